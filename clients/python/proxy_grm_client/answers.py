@@ -1,0 +1,101 @@
+"""What comes back. Lenient: fields that a newer service adds are kept, not refused."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Position = Literal[1, 2]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Criterion(_Answer):
+    """One line of a rubric; the weights of a rubric add up to 1."""
+
+    name: str
+    description: str
+    weight: float
+
+
+class Rubric(_Answer):
+    """Weighted criteria; `criteria` is empty where they could not be read out of `text`."""
+
+    id: str
+    text: str
+    criteria: tuple[Criterion, ...] = ()
+    justification: str | None = None
+
+
+class Verdict(_Answer):
+    """One pass of the judge, mirrored where it read the responses swapped."""
+
+    order: str
+    preferred: Position | None
+    probability: float | None
+    text: str
+
+
+class Release(_Answer):
+    """Which release judged; one whose purpose is ``demo`` is no judge of real pictures."""
+
+    name: str
+    fingerprint: str
+    purpose: str
+
+
+class Usage(_Answer):
+    """Tokens as the engine counted them; all 0 for a cached judgement."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+class Timing(_Answer):
+    """Seconds in each stage on the service's side."""
+
+    queue_s: float
+    image_s: float
+    engine_s: float
+    total_s: float
+
+
+class Judgement(_Answer):
+    """Which response is better, why, and how sure.
+
+    Attributes:
+        status: ``ok``, or ``abstain`` with a `reason`: then there is no verdict,
+            and `preferred` and `probability` are None. Never count that as a score.
+        preferred: 1 exactly when `probability` >= 0.5.
+        probability: P(response 1 is better), 0..1.
+    """
+
+    id: str
+    status: Literal["ok", "abstain"]
+    reason: str | None
+    preferred: Position | None
+    probability: float | None
+    order_consistent: bool | None
+    rubric: Rubric | None
+    evaluation: str | None
+    verdicts: tuple[Verdict, ...]
+    release: Release
+    usage: Usage
+    timing: Timing
+    cached: bool
+
+
+class WrittenRubric(_Answer):
+    """A rubric on its own; None with a `reason` when none could be read."""
+
+    id: str
+    status: Literal["ok", "abstain"]
+    reason: str | None
+    rubric: Rubric | None
+    release: Release
+    usage: Usage
+    timing: Timing

@@ -1,0 +1,163 @@
+"""One request and its answer, apart from how the bytes travel.
+
+`Client` and `AsyncClient` share everything here; they differ in who waits.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from proxy_grm_client.answers import Judgement, Rubric, WrittenRubric
+from proxy_grm_client.errors import BY_CODE, ProxyGrmError, ServiceUnreachable, UnexpectedAnswer
+from proxy_grm_client.images import ImageLike, encode_images
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
+_GRACE_S = 5.0  # the service keeps its own deadline; this is for the way there and back
+
+
+@dataclass(slots=True)
+class Exchange(Generic[Answer]):
+    """A request that is sent until it is answered, hopeless, or out of time."""
+
+    path: str
+    body: dict[str, Any]
+    answer: type[Answer]
+    timeout_s: float
+    attempt: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left_s(self) -> float:
+        """What remains of the caller's time."""
+        return max(0.001, self.began + self.timeout_s + _GRACE_S - time.monotonic())
+
+    def read(self, response: httpx.Response) -> Answer:
+        """The answer, or the error that the service names.
+
+        Raises:
+            ProxyGrmError: see `proxy_grm_client.errors`.
+        """
+        if response.status_code == 200:
+            try:
+                return self.answer.model_validate_json(response.content)
+            except ValidationError as cause:
+                raise UnexpectedAnswer("the answer is not one of this service's") from cause
+        raise _problem(response)
+
+    def pause_s(self, error: ProxyGrmError, retry_after: str | None) -> float | None:
+        """How long to wait before the next attempt; None when there should be none."""
+        if not error.worth_retrying:
+            return None
+        self.attempt += 1
+        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self.attempt) * random.uniform(0.5, 1.0)
+        if retry_after is not None and retry_after.isdigit():
+            pause = max(pause, float(retry_after))
+        return pause if pause < self.left_s - _GRACE_S else None
+
+
+def unreachable(cause: httpx.TransportError) -> ServiceUnreachable:
+    """What the transport says, in this package's words."""
+    return ServiceUnreachable(f"the service did not answer: {type(cause).__name__}")
+
+
+Depth = Literal["full", "verdict"]
+Order = Literal["given", "both", "adaptive", "escalate"]
+
+
+class RubricOptions(TypedDict, total=False):
+    """What else `/rubric` takes.
+
+    Attributes:
+        id: given back in the answer.
+        timeout_s: seconds for the whole call, retries included.
+    """
+
+    id: str
+    temperature: float
+    seed: int
+    priority: Literal["interactive", "batch"]
+    timeout_s: float
+
+
+class ScoreOptions(RubricOptions, total=False):
+    """What else `/score` takes.
+
+    Attributes:
+        rubric: to judge by: its text, its id (``rub_…``) or one that came from the service.
+        depth: ``verdict`` writes no evaluation and is faster.
+        order: ``both`` judges the swapped order too and averages.
+        votes: passes an order; more than 1 needs a temperature above 0.
+        require_consistent: with order ``both``, abstain when the orders disagree.
+    """
+
+    rubric: str | Rubric
+    depth: Depth
+    order: Order
+    votes: int
+    require_consistent: bool
+    run_id: str
+    evaluators: list[str]
+    cache: Literal["use", "bypass"]
+
+
+def score_exchange(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: ScoreOptions,
+    timeout_s: float,
+) -> Exchange[Judgement]:
+    """``POST /score``."""
+    body = _body(question, responses, images, {**options}, timeout_s)
+    rubric = options.get("rubric")
+    if isinstance(rubric, str):
+        body["rubric"] = {"id": rubric} if rubric.startswith("rub_") else {"text": rubric}
+    elif rubric is not None:
+        body["rubric"] = {"text": rubric.text}
+    return Exchange("/score", body, Judgement, body["timeout_s"])
+
+
+def rubric_exchange(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: RubricOptions,
+    timeout_s: float,
+) -> Exchange[WrittenRubric]:
+    """``POST /rubric``."""
+    body = _body(question, responses, images, {**options}, timeout_s)
+    return Exchange("/rubric", body, WrittenRubric, body["timeout_s"])
+
+
+def _body(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: dict[str, Any],
+    timeout_s: float,
+) -> dict[str, Any]:
+    return {
+        "question": question,
+        "responses": list(responses),
+        "images": encode_images(images),
+        "timeout_s": timeout_s,
+        **options,
+    }
+
+
+def _problem(response: httpx.Response) -> ProxyGrmError:
+    try:
+        document = response.json()
+        kind = BY_CODE[document["code"]]
+        return kind(str(document["detail"]), document.get("request_id"))
+    except (ValueError, KeyError, TypeError):
+        return UnexpectedAnswer(f"HTTP {response.status_code} without a problem document")

@@ -1,0 +1,49 @@
+"""Pictures in whatever form the caller has them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class PilImage(Protocol):
+    """What of a ``PIL.Image.Image`` is used; the package itself need not be installed."""
+
+    def save(self, fp: Any, format: str) -> None:
+        """Writes the picture."""
+        ...
+
+
+ImageLike = str | os.PathLike[str] | bytes | PilImage
+"""A path, a ``data:`` URI, the bytes of a JPEG/PNG/WebP file, or a PIL image."""
+
+
+def encode_images(images: Sequence[ImageLike]) -> list[dict[str, str]]:
+    """The pictures on the wire.
+
+    Raises:
+        OSError: a path cannot be read.
+        TypeError: something that is none of the known forms.
+    """
+    return [{"data": _encode(image)} for image in images]
+
+
+def _encode(image: ImageLike) -> str:
+    if isinstance(image, str) and image.startswith("data:"):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        with open(image, "rb") as file:
+            return base64.b64encode(file.read()).decode()
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return base64.b64encode(image).decode()
+    if isinstance(image, PilImage):
+        png = io.BytesIO()
+        image.save(png, format="PNG")
+        return base64.b64encode(png.getvalue()).decode()
+    raise TypeError(
+        f"an image is a path, bytes, a data: URI or a PIL image, not {type(image).__name__}"
+    )

@@ -1,0 +1,65 @@
+"""From the verdict token's log-probabilities to a probability that means something."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Depth = Literal["full", "verdict"]
+"""``full``: after a written evaluation. ``verdict``: at once, with an empty evaluation."""
+
+Order = Literal["given", "swapped"]
+"""Which response the judge read first."""
+
+
+class Platt(BaseModel):
+    """Platt scaling in its original order of operations: ``logit / temperature + bias``.
+
+    Source: Platt, "Probabilistic Outputs for Support Vector Machines" (1999).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(1.0, gt=0, description="above 1 makes the judge less sure")
+    bias: float = Field(0.0, description="in nats, towards the response read first")
+
+    def apply(self, probability: float) -> float:
+        """The calibrated probability; 0 and 1 stay 0 and 1."""
+        if self == _IDENTITY or probability in (0.0, 1.0):
+            return probability
+        logit = math.log(probability) - math.log1p(-probability)
+        return sigmoid(logit / self.temperature + self.bias)
+
+
+class OrderCalibration(BaseModel):
+    """One depth's calibration, separately for each order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    given: Platt = Platt()
+    swapped: Platt = Platt()
+
+
+class Calibration(BaseModel):
+    """A release's calibration per depth and order; the default changes nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    full: OrderCalibration = OrderCalibration()
+    verdict: OrderCalibration = OrderCalibration()
+
+    def at(self, depth: Depth, order: Order) -> Platt:
+        """The scaling for one depth and order."""
+        return getattr(getattr(self, depth), order)
+
+
+_IDENTITY = Platt()
+
+
+def sigmoid(logit: float) -> float:
+    """``1 / (1 + e^-logit)`` without overflow."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    return math.exp(logit) / (1.0 + math.exp(logit))

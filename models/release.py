@@ -1,0 +1,177 @@
+"""Releases: prompts + weights + sampling + calibration under one fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.calibration import Calibration
+from models.errors import ReleaseInvalid
+from models.judgement import GRAMMAR_REVISION
+from models.neutralise import NEUTRALISE_REVISION, Neutraliser
+from models.prompts import DEFAULT_DIR, Prompts, read_prompts
+
+SHIPPED_DIR = Path(__file__).parent / "releases"
+"""Releases that are part of the repository; their folder names are their names."""
+
+_JUDGES_NOTHING = {".md", ".png", ".git", ".gitattributes", ".gitignore"}
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sampling(_Config):
+    """How much a judge may write."""
+
+    judgement_tokens: int = Field(2048, ge=16, description="a whole judgement, rubric included")
+    rubric_tokens: int = Field(768, ge=8, description="a rubric alone")
+
+
+class ImageLimits(_Config):
+    """What pictures a judge takes."""
+
+    maximum: int = Field(8, ge=0, description="pictures in one comparison")
+    most_pixels: int = Field(
+        1_003_520, ge=28 * 28, description="larger ones are shrunk to this area"
+    )
+
+
+class ReleaseConfig(_Config):
+    """The contents of ``release.toml``."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")
+    purpose: Literal["demo", "production"]
+    base_model: str = Field(description="what the weights were trained from")
+    output_format: Literal["proxy_grm"] = "proxy_grm"
+    structured_output: bool = Field(True, description="have the engine enforce the grammar")
+    context_tokens: int = Field(16_384, ge=256, description="prompt, pictures and answer together")
+    labels: tuple[str, str] = Field(("1", "2"), description="the verdict tokens as text")
+    sampling: Sampling = Sampling()
+    images: ImageLimits = ImageLimits()
+    calibration: Calibration = Calibration()
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release, read and fingerprinted; no weights are loaded.
+
+    Attributes:
+        judge_dir: the judge's weights, tokenizer and processor (Hugging Face layout).
+        fingerprint: digest of everything that can change a judgement.
+    """
+
+    config: ReleaseConfig
+    judge_dir: Path
+    prompts: Prompts
+    fingerprint: str
+
+    @cached_property
+    def neutralise(self) -> Neutraliser:
+        """The text transform for this release's tokenizer."""
+        return Neutraliser(control_tokens(self.judge_dir))
+
+
+def load_release(name: str) -> Release:
+    """Loads a release by the name of a shipped one, by path, or by Hugging Face hub id.
+
+    A folder without ``release.toml`` that holds a model (`config.json`) is taken
+    as a judge to be asked with the default prompts, as is a hub id.
+
+    Raises:
+        ReleaseInvalid: there is no such release, or it is incomplete.
+    """
+    folder = _find(name)
+    if (folder / "release.toml").exists():
+        config, judge_dir = _read_config(folder), folder / "judge"
+        own_prompts = folder / "prompts"
+        prompts_dir = own_prompts if own_prompts.is_dir() else DEFAULT_DIR
+    elif (folder / "config.json").exists():
+        config = ReleaseConfig(name=_plain_name(name), purpose="production", base_model=name)
+        judge_dir, prompts_dir = folder, DEFAULT_DIR
+    else:
+        raise ReleaseInvalid(f"{folder} has neither release.toml nor a model's config.json")
+    for required in ("config.json", "tokenizer.json"):
+        if not (judge_dir / required).is_file():
+            raise ReleaseInvalid(
+                f"{judge_dir} has no {required}: not a model in the Hugging Face layout"
+            )
+    prompts = read_prompts(prompts_dir)
+    return Release(config, judge_dir, prompts, _fingerprint(config, prompts_dir, judge_dir))
+
+
+def control_tokens(judge_dir: Path) -> tuple[str, ...]:
+    """Every string that the tokenizer turns into a control token.
+
+    All added tokens count, also those not flagged special: ``<tool_call>`` is
+    not, and still becomes one token with a meaning.
+    """
+    tokenizer: dict[str, Any] = json.loads(
+        (judge_dir / "tokenizer.json").read_text(encoding="utf-8")
+    )
+    return tuple(token["content"] for token in tokenizer.get("added_tokens", ()))
+
+
+def _find(name: str) -> Path:
+    shipped = SHIPPED_DIR / name
+    if "/" not in name and shipped.is_dir():
+        return shipped
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _from_hub(name)
+    known = sorted(p.name for p in SHIPPED_DIR.iterdir() if (p / "release.toml").exists())
+    raise ReleaseInvalid(f"no release {name!r}: not a folder, a hub id, or one of {known}")
+
+
+def _from_hub(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as cause:
+        raise ReleaseInvalid(
+            f"{repo_id!r} is not a folder here and could not be downloaded from the hub"
+        ) from cause
+
+
+def _read_config(folder: Path) -> ReleaseConfig:
+    try:
+        return ReleaseConfig.model_validate(
+            tomllib.loads((folder / "release.toml").read_text("utf-8"))
+        )
+    except (tomllib.TOMLDecodeError, ValidationError) as cause:
+        raise ReleaseInvalid(f"{folder / 'release.toml'}: {cause}") from cause
+
+
+def _plain_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name.strip("/").split("/")[-1])[
+        :64
+    ]
+
+
+def _fingerprint(config: ReleaseConfig, prompts_dir: Path, judge_dir: Path) -> str:
+    digest = hashlib.sha256()
+    rules = {"grammar": GRAMMAR_REVISION, "neutralise": NEUTRALISE_REVISION}
+    settled = {"config": config.model_dump(mode="json"), "rules": rules}
+    digest.update(json.dumps(settled, sort_keys=True).encode())
+    files = [
+        *sorted(prompts_dir.glob("*.txt")),
+        *sorted(p for p in judge_dir.rglob("*") if p.is_file()),
+    ]
+    for file in files:
+        if file.suffix in _JUDGES_NOTHING or file.name in ("LICENSE", "NOTICE"):
+            continue
+        digest.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,156 @@
+"""Building the embedded judge: a Qwen2.5-VL of about a million parameters, from nothing.
+
+The architecture class, tokenizer class, processor and special tokens are those
+of Qwen2.5-VL-7B, so transformers and vLLM load the result with the code they
+use for the real one. Sizes follow what trains and serves on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from models.neutralise import Neutraliser
+from models.prompts import Prompts
+from models.toyworld import make_case
+from models.training.examples import chat_text, judgement_example
+
+CONTEXT_TOKENS = 4096
+VOCABULARY = 640
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message['role'] }}
+{% if message['content'] is string -%}
+{{ message['content'] }}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}
+<|vision_start|><|image_pad|><|vision_end|>
+{%- else -%}
+{{ part['text'] }}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+"""
+
+
+def build_tokenizer(prompts: Prompts, seed: int, cases: int = 4000) -> Qwen2Tokenizer:
+    """A byte-level BPE tokenizer trained on what the toy world's judges read and write.
+
+    All 256 bytes are in the vocabulary: any Unicode text survives encoding and decoding.
+    """
+    alphabet = sorted(_byte_alphabet())
+    empty = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(alphabet)}, merges=[])
+    tokenizer = empty.train_new_from_iterator(
+        _corpus(prompts, random.Random(seed), cases),
+        vocab_size=VOCABULARY,
+        new_special_tokens=list(SPECIAL_TOKENS),
+    )
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.model_max_length = CONTEXT_TOKENS
+    return tokenizer
+
+
+def build_processor(tokenizer: Qwen2Tokenizer, most_pixels: int) -> Qwen2_5_VLProcessor:
+    """The processor that turns chat text and pictures into model inputs."""
+    pixels = {"min_pixels": 56 * 56, "max_pixels": most_pixels}
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**pixels),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**pixels),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
+    """The untrained network; its weights depend on torch's random state alone."""
+    token_id = tokenizer.convert_tokens_to_ids
+    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": CONTEXT_TOKENS,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": rope,
+            "bos_token_id": token_id("<|endoftext|>"),
+            "eos_token_id": token_id("<|im_end|>"),
+            "pad_token_id": token_id("<|endoftext|>"),
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": 64,
+            "intermediate_size": 192,
+            "num_heads": 2,
+            "out_hidden_size": 128,
+            "fullatt_block_indexes": [2],
+            "window_size": 112,
+        },
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = [token_id("<|im_end|>"), token_id("<|endoftext|>")]
+    model.generation_config.pad_token_id = token_id("<|endoftext|>")
+    return model
+
+
+def save(
+    folder: Path, model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor
+) -> None:
+    """Writes weights, tokenizer and processor in the Hugging Face layout."""
+    model.save_pretrained(folder, safe_serialization=True)
+    processor.save_pretrained(folder)
+
+
+def _corpus(prompts: Prompts, rng: random.Random, cases: int) -> Iterator[str]:
+    neutralise = Neutraliser(SPECIAL_TOKENS)
+    for _ in range(cases):
+        case = make_case(rng)
+        yield case.scene.caption()
+        text = chat_text(judgement_example(case, prompts, neutralise, rng))
+        # Control tokens are added whole; learning merges across them would be wasted.
+        for token in SPECIAL_TOKENS:
+            text = text.replace(token, "\n")
+        yield text
+
+
+def _byte_alphabet() -> list[str]:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.ByteLevel.alphabet()

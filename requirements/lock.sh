@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Pins everything that `make setup` installs: requirements/{cpu,cuda,dev}.txt, from pyproject.toml.
+# Needs uv. The files carry no index address: whatever pip is set up with is used.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The same clause stands on every line, because pyproject.toml locks for Linux on x86-64 alone.
+platform="platform_machine == 'x86_64' and platform_python_implementation == 'CPython' and sys_platform == 'linux'"
+
+pin() { # pin FILE EXTRA...
+    local file=$1 extras=()
+    shift
+    for extra in "$@"; do extras+=(--extra "$extra"); done
+    uv pip compile pyproject.toml "${extras[@]}" --universal --python-version 3.11 --quiet \
+        --no-annotate --no-header --output-file "requirements/$file" "${constraints[@]}"
+    sed -i -e "s/ ; $platform\$//" -e "s/ and $platform\$//" "requirements/$file"
+}
+
+constraints=()
+pin cpu.txt cpu embedded demo build
+# torch's CPU build needs none of the CUDA libraries that the metadata of the other build asks for.
+sed -i -E '/^(nvidia-|cuda-|triton==)/d' requirements/cpu.txt
+constraints=(--constraint requirements/cpu.txt)
+pin dev.txt dev
+constraints=()
+pin cuda.txt cuda embedded demo build

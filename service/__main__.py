@@ -1,0 +1,78 @@
+"""``python -m service gateway | check-config``."""
+
+from __future__ import annotations
+
+from models import torchvision_guard
+
+torchvision_guard.install()  # before anything imports torch; engine processes re-import this module
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+
+from pydantic import ValidationError  # noqa: E402
+
+from models.errors import ReleaseInvalid  # noqa: E402
+from service.settings import Settings, check_variable_names  # noqa: E402
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line and runs one of the processes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve judgements: which of two answers about an image is better, why, how sure.",
+        epilog=(
+            "examples:\n"
+            "  python -m service gateway\n"
+            "  PROXY_GRM_RELEASE=/releases/grm-7b python -m service gateway --port 9000\n"
+            "  PROXY_GRM_CONFIG=prod.toml python -m service check-config"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    gateway = commands.add_parser("gateway", help="the HTTP service, with its engine")
+    gateway.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on")
+    gateway.add_argument("--port", type=int, default=argparse.SUPPRESS, help="port to listen on")
+    commands.add_parser("check-config", help="print the settings in force, secrets hidden")
+    options = vars(parser.parse_args(argv))
+    command = options.pop("command")
+    try:
+        settings = _settings(options)
+        if command == "check-config":
+            print(settings.model_dump_json(indent=2))
+            return 0
+        from service.gateway_process import run_gateway
+
+        return run_gateway(settings)
+    except (ReleaseInvalid, _Misconfigured) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+class _Misconfigured(Exception):
+    """The settings contradict themselves or name what does not exist."""
+
+
+def _settings(overrides: dict[str, object]) -> Settings:
+    unknown = check_variable_names(dict(os.environ))
+    if unknown:
+        raise _Misconfigured(f"no setting is called {', '.join(unknown)}; see service/settings.py")
+    try:
+        settings = Settings(**overrides)  # pyright: ignore[reportArgumentType]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()
+        )
+        raise _Misconfigured(f"settings: {problems}") from error
+    except OSError as error:
+        raise _Misconfigured(f"the file that PROXY_GRM_CONFIG names: {error.strerror}") from error
+    if not settings.on_loopback:
+        raise _Misconfigured(
+            f"refusing to listen on {settings.host}: there are no API keys yet, and anybody who can "
+            "reach the port could use it. Listen on 127.0.0.1 behind a proxy that authenticates."
+        )
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

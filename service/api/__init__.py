@@ -1,0 +1,1 @@
+"""HTTP: routes, wire schemas, and which error is which status."""

@@ -1,0 +1,147 @@
+"""``POST /score/batch``: NDJSON in, NDJSON out as each line is judged.
+
+The upload is put on disk before the first line is judged: a client that sends
+everything before it reads anything would otherwise wait for us while we wait
+for it. After that a window of lines is in work at a time, so memory is that
+window's, whatever the length of the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from typing import IO
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from service.api.errors import problem
+from service.api.gateway import Gateway, gateway_of
+from service.api.intake import parse
+from service.api.judging_routes import score_answer
+from service.api.openapi import takes
+from service.api.schemas import LineError, ScoreRequest
+from service.errors import EngineUnavailable, InvalidRequest, PayloadTooLarge, ServiceError
+
+import structlog
+
+router = APIRouter(tags=["judging"])
+
+_log = structlog.get_logger(__name__)
+_IN_MEMORY_BYTES = 4 * 2**20  # smaller uploads need no file
+
+
+@router.post(
+    "/score/batch", openapi_extra=takes(ScoreRequest, "application/x-ndjson"), response_model=None
+)
+async def score_batch(request: Request) -> StreamingResponse:
+    """Many comparisons: one `/score` body a line in; out, in the order in which they finish,
+    a `/score` answer or `{"id", "line", "error"}` for each line that is not blank.
+
+    A bad line costs that line alone.
+    """
+    gateway = gateway_of(request)
+    upload = await _received(request, gateway.settings.limits.batch_bytes)
+    lines = _Batch(gateway, upload, request.scope["state"]["request_id"])
+    return StreamingResponse(lines.answers(), media_type="application/x-ndjson")
+
+
+async def _received(request: Request, most_bytes: int) -> IO[bytes]:
+    upload: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)
+    try:
+        async for chunk in request.stream():
+            if upload.tell() + len(chunk) > most_bytes:
+                raise PayloadTooLarge(
+                    f"the batch has more than the {most_bytes} bytes that are read"
+                )
+            if upload.tell() + len(chunk) > _IN_MEMORY_BYTES:
+                await asyncio.to_thread(upload.write, chunk)
+            else:
+                upload.write(chunk)
+    except BaseException:
+        upload.close()
+        raise
+    upload.seek(0)
+    return upload
+
+
+class _Batch:
+    """One upload being judged."""
+
+    def __init__(self, gateway: Gateway, upload: IO[bytes], request_id: str) -> None:
+        self._gateway = gateway
+        self._upload = upload
+        self._request_id = request_id
+        self._most_line_bytes = gateway.settings.limits.body_bytes
+
+    async def answers(self) -> AsyncGenerator[bytes]:
+        """Encoded answers as lines finish; closing the generator cancels what is in work."""
+        working: set[asyncio.Task[bytes]] = set()
+        lines = self._lines()
+        try:
+            exhausted = False
+            while working or not exhausted:
+                while not exhausted and len(working) < self._gateway.settings.limits.batch_in_work:
+                    following = await asyncio.to_thread(next, lines, None)
+                    if following is None:
+                        exhausted = True
+                    else:
+                        working.add(asyncio.create_task(self._answer(*following)))
+                if working:
+                    done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        yield task.result() + b"\n"
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+            self._upload.close()
+
+    def _lines(self) -> Iterator[tuple[int, bytes | None]]:
+        """Line numbers from 1 and lines; None for one that is longer than is read."""
+        number = 0
+        while line := self._upload.readline(self._most_line_bytes + 1):
+            number += 1
+            if len(line) > self._most_line_bytes:
+                while line and not line.endswith(b"\n"):
+                    line = self._upload.readline(2**20)
+                yield number, None
+            elif line.strip():
+                yield number, line
+
+    async def _answer(self, number: int, line: bytes | None) -> bytes:
+        asked: ScoreRequest | None = None
+        outcome: str
+        answer: BaseModel
+        try:
+            if line is None:
+                raise PayloadTooLarge(f"the line has more than {self._most_line_bytes} bytes")
+            asked = parse(ScoreRequest, line)
+            scored = await score_answer(self._gateway, asked)
+            answer, outcome = scored, scored.status
+        except ServiceError as error:
+            answer, outcome = self._error(number, _id_of(asked, line), error), error.code
+        except Exception:  # one line's surprise must not end the others
+            _log.exception("unforeseen error", line=number)
+            error = EngineUnavailable("the service failed on this line")
+            answer, outcome = self._error(number, _id_of(asked, line), error), error.code
+        self._gateway.metrics.requests.labels("/score/batch line", outcome).inc()
+        return answer.model_dump_json(exclude_none=isinstance(answer, LineError)).encode()
+
+    def _error(self, number: int, line_id: str | None, error: ServiceError) -> LineError:
+        return LineError(id=line_id, line=number, error=problem(error, self._request_id))
+
+
+def _id_of(asked: ScoreRequest | None, line: bytes | None) -> str | None:
+    """The line's own id, also where the rest of it is wrong."""
+    if asked is not None:
+        return asked.id
+    try:
+        raw = json.loads(line or b"null")
+    except (ValueError, RecursionError):
+        return None
+    found = raw.get("id") if isinstance(raw, dict) else None
+    return found if isinstance(found, str) and 0 < len(found) <= 128 else None

@@ -1,0 +1,115 @@
+"""Which error is which status, and how it looks: RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from service.api.schemas import FieldError, Problem
+from service.errors import (
+    ContextExceeded,
+    DeadlineExceeded,
+    Draining,
+    EngineUnavailable,
+    ImageRejected,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    ServiceError,
+)
+
+_log = structlog.get_logger(__name__)
+
+STATUSES: dict[type[ServiceError], int] = {
+    InvalidRequest: 422,
+    ImageRejected: 422,
+    ContextExceeded: 422,
+    PayloadTooLarge: 413,
+    NotFound: 404,
+    Overloaded: 429,
+    Draining: 503,
+    EngineUnavailable: 503,
+    DeadlineExceeded: 504,
+}
+_MOST_FIELD_ERRORS = 10  # a list of everything wrong can be thousands of times the request
+_MOST_FIELD_CHARACTERS = 120
+
+
+class ClientGone(Exception):
+    """Nobody is left to answer."""
+
+
+class RequestInvalid(InvalidRequest):
+    """A body that does not fit its schema; says where."""
+
+    def __init__(self, cause: ValidationError) -> None:
+        found = cause.errors(include_url=False, include_input=False, include_context=False)
+        self.errors = tuple(
+            FieldError(
+                field=".".join(str(step) for step in error["loc"])[:_MOST_FIELD_CHARACTERS],
+                problem=error["msg"][:_MOST_FIELD_CHARACTERS],
+            )
+            for error in found[:_MOST_FIELD_ERRORS]
+        )
+        first = self.errors[0]
+        where = f"{first.field}: " if first.field else ""
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        super().__init__(f"{where}{first.problem}{more}")
+
+
+def problem(error: ServiceError, request_id: str) -> Problem:
+    """The document for an error."""
+    return Problem(
+        type=f"urn:proxy-grm:error:{error.code}",
+        title=error.code.replace("_", " ").capitalize(),
+        status=status_of(error),
+        detail=error.detail,
+        code=error.code,
+        request_id=request_id,
+        errors=error.errors if isinstance(error, RequestInvalid) else None,
+    )
+
+
+def status_of(error: ServiceError) -> int:
+    """The HTTP status of an error."""
+    return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Makes every failure of a route a problem document."""
+
+    def known(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        return _answer(request, error)
+
+    def routing(request: Request, error: Exception) -> Response:
+        """Unknown paths and wrong methods."""
+        assert isinstance(error, HTTPException)
+        response = _answer(request, NotFound(f"{request.method} is not answered at this path"))
+        if error.status_code == 405:
+            response.headers.update(error.headers or {})
+        return response
+
+    def unforeseen(request: Request, error: Exception) -> Response:
+        _log.error("unforeseen error", exc_info=error)
+        return _answer(request, EngineUnavailable("the service failed on this request"))
+
+    app.add_exception_handler(ServiceError, known)
+    app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(Exception, unforeseen)
+
+
+def _answer(request: Request, error: ServiceError) -> Response:
+    request.scope["state"]["outcome"] = error.code
+    document = problem(error, request.scope["state"]["request_id"])
+    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    return Response(
+        document.model_dump_json(exclude_none=True),
+        status_code=document.status,
+        headers=headers,
+        media_type="application/problem+json",
+    )

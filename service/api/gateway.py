@@ -1,0 +1,31 @@
+"""What routes reach: the gateway's parts, built once by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from models.release import Release
+from service.admission import Admission
+from service.engines import Engine
+from service.metrics import Metrics
+from service.scoring import Scoring
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts of a running gateway."""
+
+    settings: Settings
+    release: Release
+    engine: Engine
+    admission: Admission
+    scoring: Scoring
+    metrics: Metrics
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The gateway that answers this request."""
+    return request.app.state.gateway

@@ -1,0 +1,50 @@
+"""Is it alive, would it judge right now, and what has it done so far?"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from service.api.gateway import gateway_of
+from service.api.schemas import ReleaseOut
+from service.errors import Draining, EngineUnavailable
+
+router = APIRouter(tags=["operations"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class Ready(BaseModel):
+    """The engine has made a real forward pass and takes work."""
+
+    status: str = "ready"
+    release: ReleaseOut
+
+
+@router.get("/livez")
+async def livez() -> Alive:
+    """200 while this process answers at all, overloaded or not."""
+    return Alive()
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Ready:
+    """200 when a judgement would be made right now; 503 while starting, draining or without engine."""
+    gateway = gateway_of(request)
+    if gateway.admission.draining:
+        raise Draining("this gateway is stopping")
+    if gateway.engine.state != "ready":
+        raise EngineUnavailable(f"the engine is {gateway.engine.state}")
+    return Ready(release=ReleaseOut.of(gateway.release))
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(request: Request) -> Response:
+    """Prometheus text: this service's series, and vLLM's where it runs in this process."""
+    registry = gateway_of(request).metrics.registry
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,58 @@
+"""``POST /score`` and ``POST /rubric``."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from service.api.gateway import Gateway, gateway_of
+from service.api.intake import parse, read_body, refuse_evaluators, unless_gone
+from service.api.openapi import takes
+from service.api.schemas import RubricAnswer, RubricRequest, ScoreAnswer, ScoreRequest
+from service.api.schemas import TimingOut
+
+router = APIRouter(tags=["judging"])
+
+
+@router.post("/score", response_model=ScoreAnswer, openapi_extra=takes(ScoreRequest))
+async def score(request: Request) -> Response:
+    """Which of two responses is better, why, and how sure?
+
+    An unreadable judgement is a 200 with `status: "abstain"` and a `reason`,
+    never a score.
+    """
+    gateway = gateway_of(request)
+    asked = parse(ScoreRequest, await read_body(request, gateway.settings.limits.body_bytes))
+    answer = await unless_gone(request, score_answer(gateway, asked))
+    return _respond(request, answer, answer.status, answer.timing)
+
+
+@router.post("/rubric", response_model=RubricAnswer, openapi_extra=takes(RubricRequest))
+async def rubric(request: Request) -> Response:
+    """By what should these two responses be judged? The rubric's id can be given to `/score`."""
+    gateway = gateway_of(request)
+    asked = parse(RubricRequest, await read_body(request, gateway.settings.limits.body_bytes))
+    refuse_evaluators(asked.evaluators)
+    done = await unless_gone(request, gateway.scoring.write_rubric(asked.call()))
+    answer = RubricAnswer.of(done, asked.id or f"rubric_{uuid4().hex}", gateway.release)
+    return _respond(request, answer, answer.status, answer.timing)
+
+
+async def score_answer(gateway: Gateway, asked: ScoreRequest) -> ScoreAnswer:
+    """One comparison's answer, for a single request and for a line of a batch alike."""
+    refuse_evaluators(asked.evaluators)
+    scored = await gateway.scoring.score(asked.call())
+    return ScoreAnswer.of(scored, asked.id or f"score_{uuid4().hex}", gateway.release)
+
+
+def _respond(request: Request, answer: BaseModel, outcome: str, timing: TimingOut) -> Response:
+    request.scope["state"]["outcome"] = outcome
+    stages = ("queue", "image", "engine", "total")
+    spent = ", ".join(f"{name};dur={getattr(timing, f'{name}_s') * 1000:.1f}" for name in stages)
+    return Response(
+        answer.model_dump_json(),
+        media_type="application/json",
+        headers={"server-timing": spent},
+    )

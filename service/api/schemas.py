@@ -1,0 +1,328 @@
+"""The wire contract. Requests are strict: a field that is not known is refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from models.comparison import Position
+from models.release import Release
+from models.rubric import Rubric
+from service.judging import AbstentionReason, JudgingOptions, Pass, Usage
+from service.scoring import Call, GivenRubric, RubricWritten, Scored, Timing
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Response = Annotated[str, StringConstraints(pattern=r"\S")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageIn(_Request):
+    """A picture: JPEG, PNG or WebP."""
+
+    data: str = Field(description="base64 or a `data:image/…;base64,` URI", min_length=1)
+
+
+class RubricIn(_Request):
+    """A rubric to judge by: its text, or the id of one that this service has written or seen."""
+
+    text: Annotated[str, StringConstraints(pattern=r"\S")] | None = None
+    id: Annotated[str, StringConstraints(pattern=r"^rub_[0-9a-f]{24}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.text is None) == (self.id is None):
+            raise ValueError("give either text or id")
+        return self
+
+
+class _ComparisonIn(_Request):
+    question: str
+    images: tuple[ImageIn, ...] = Field((), description="none: a question about text alone")
+    responses: tuple[Response, Response] = Field(description="the two candidates, neither empty")
+    id: Identifier | None = Field(None, description="given back; generated when absent")
+    priority: Literal["interactive", "batch"] = "interactive"
+    timeout_s: float = Field(120, gt=0, le=3600, description="seconds until 504, waiting included")
+    temperature: float = Field(0, ge=0, le=2)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+class ScoreRequest(_ComparisonIn):
+    """Which of two responses is better?"""
+
+    run_id: Identifier | None = Field(None, description="groups the requests of one run")
+    rubric: RubricIn | None = Field(None, description="absent: the judge writes its own")
+    depth: Literal["full", "verdict"] = Field(
+        "full", description="verdict: no evaluation is written, one token decides; faster"
+    )
+    order: Literal["given", "both"] = Field(
+        "given", description="both: judged again with the responses swapped, probabilities averaged"
+    )
+    votes: int = Field(
+        1, ge=1, le=16, description="passes an order; more than 1 needs a temperature"
+    )
+    require_consistent: bool = Field(
+        False, description="with order both: abstain when the two orders disagree"
+    )
+    evaluators: tuple[Identifier, ...] = Field((), description="none are configured on this server")
+    cache: Literal["use", "bypass"] = "use"
+
+    @model_validator(mode="after")
+    def _votes_differ(self) -> Self:
+        if self.votes > 1 and self.temperature == 0:
+            raise ValueError("votes > 1 needs temperature > 0: at 0 every vote is the same")
+        return self
+
+    def call(self) -> Call:
+        """The request in the service's own words."""
+        options = JudgingOptions(
+            depth=self.depth,
+            order=self.order,
+            votes=self.votes,
+            temperature=self.temperature,
+            seed=self.seed,
+            require_consistent=self.require_consistent,
+            priority=self.priority,
+        )
+        rubric = GivenRubric(self.rubric.text, self.rubric.id) if self.rubric else None
+        images = tuple(image.data for image in self.images)
+        return Call(
+            self.question,
+            self.responses,
+            images,
+            rubric,
+            options,
+            self.timeout_s,
+            self.cache == "use",
+        )
+
+
+class RubricRequest(_ComparisonIn):
+    """By what should these two responses be judged?"""
+
+    evaluators: tuple[Identifier, ...] = Field((), description="none are configured on this server")
+    label: Literal[1, 2] | None = Field(None, description="the better response, if it is known")
+
+    def call(self) -> Call:
+        """The request in the service's own words."""
+        options = JudgingOptions(
+            temperature=self.temperature, seed=self.seed, priority=self.priority
+        )
+        images = tuple(image.data for image in self.images)
+        return Call(
+            self.question, self.responses, images, options=options, timeout_s=self.timeout_s
+        )
+
+
+class CriterionOut(_Answer):
+    """One line of a rubric; weights add up to 1."""
+
+    name: str
+    description: str
+    weight: float
+
+
+class RubricOut(_Answer):
+    """The criteria as text, and as far as they could be read."""
+
+    id: str
+    text: str
+    criteria: tuple[CriterionOut, ...]
+    justification: str | None
+
+    @classmethod
+    def of(cls, rubric: Rubric | None) -> Self | None:
+        """None stays None."""
+        if rubric is None:
+            return None
+        criteria = tuple(
+            CriterionOut(name=c.name, description=c.description, weight=c.weight)
+            for c in rubric.criteria
+        )
+        return cls(
+            id=rubric.id, text=rubric.text, criteria=criteria, justification=rubric.justification
+        )
+
+
+class VerdictOut(_Answer):
+    """One pass; `preferred` and `probability` speak of the responses as they were sent."""
+
+    order: Literal["given", "swapped"]
+    preferred: Position | None
+    probability: float | None
+    text: str
+
+    @classmethod
+    def of(cls, found: Pass) -> Self:
+        """The pass on the wire."""
+        return cls(
+            order=found.order,
+            preferred=found.preferred,
+            probability=found.probability,
+            text=found.text,
+        )
+
+
+class EvaluatorOut(_Answer):
+    """What an evaluator says, given the rubric."""
+
+    name: str
+    status: Literal["ok", "abstain", "timeout", "unavailable"]
+    preferred: Position | None
+    probability: float | None
+    latency_s: float
+
+
+class ReleaseOut(_Answer):
+    """Which release judged."""
+
+    name: str
+    fingerprint: str
+    purpose: Literal["demo", "production"]
+
+    @classmethod
+    def of(cls, release: Release) -> Self:
+        """The release on the wire."""
+        config = release.config
+        return cls(name=config.name, fingerprint=release.fingerprint, purpose=config.purpose)
+
+
+class UsageOut(_Answer):
+    """Tokens, as the engine counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+    @classmethod
+    def of(cls, usage: Usage) -> Self:
+        """The usage on the wire."""
+        return cls(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+        )
+
+
+class TimingOut(_Answer):
+    """Seconds in each stage."""
+
+    queue_s: float
+    image_s: float
+    engine_s: float
+    total_s: float
+
+    @classmethod
+    def of(cls, timing: Timing) -> Self:
+        """The timing on the wire."""
+        return cls(
+            queue_s=timing.queue_s,
+            image_s=timing.image_s,
+            engine_s=timing.engine_s,
+            total_s=timing.total_s,
+        )
+
+
+class ScoreAnswer(_Answer):
+    """A judgement. `preferred` is 1 exactly when `probability` >= 0.5."""
+
+    id: str
+    status: Literal["ok", "abstain"]
+    reason: AbstentionReason | None
+    preferred: Position | None
+    probability: float | None = Field(description="P(response 1 is better)")
+    order_consistent: bool | None
+    rubric: RubricOut | None
+    evaluation: str | None
+    verdicts: tuple[VerdictOut, ...]
+    evaluators: tuple[EvaluatorOut, ...]
+    agreement: float | None
+    release: ReleaseOut
+    usage: UsageOut
+    timing: TimingOut
+    cached: bool
+
+    @classmethod
+    def of(cls, scored: Scored, request_id: str, release: Release) -> Self:
+        """The judgement on the wire."""
+        judgement = scored.judgement
+        return cls(
+            id=request_id,
+            status="ok" if judgement.reason is None else "abstain",
+            reason=judgement.reason,
+            preferred=judgement.preferred,
+            probability=judgement.probability,
+            order_consistent=judgement.order_consistent,
+            rubric=RubricOut.of(judgement.rubric),
+            evaluation=judgement.evaluation,
+            verdicts=tuple(VerdictOut.of(found) for found in judgement.passes),
+            evaluators=(),
+            agreement=None,
+            release=ReleaseOut.of(release),
+            usage=UsageOut.of(judgement.usage),
+            timing=TimingOut.of(scored.timing),
+            cached=scored.cached,
+        )
+
+
+class RubricAnswer(_Answer):
+    """A rubric; null with a `reason` when none could be read."""
+
+    id: str
+    status: Literal["ok", "abstain"]
+    reason: AbstentionReason | None
+    rubric: RubricOut | None
+    evaluators: tuple[EvaluatorOut, ...]
+    agreement: float | None
+    release: ReleaseOut
+    usage: UsageOut
+    timing: TimingOut
+
+    @classmethod
+    def of(cls, done: RubricWritten, request_id: str, release: Release) -> Self:
+        """The rubric on the wire."""
+        return cls(
+            id=request_id,
+            status="ok" if done.written.reason is None else "abstain",
+            reason=done.written.reason,
+            rubric=RubricOut.of(done.written.rubric),
+            evaluators=(),
+            agreement=None,
+            release=ReleaseOut.of(release),
+            usage=UsageOut.of(done.written.usage),
+            timing=TimingOut.of(done.timing),
+        )
+
+
+class FieldError(_Answer):
+    """Where a request is wrong, and how."""
+
+    field: str
+    problem: str
+
+
+class Problem(_Answer):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: tuple[FieldError, ...] | None = None
+
+
+class LineError(_Answer):
+    """A line of a batch that got no judgement; `line` counts from 1."""
+
+    id: str | None
+    line: int
+    error: Problem

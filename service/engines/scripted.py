@@ -1,0 +1,125 @@
+"""A deterministic engine without a model, for tests and rehearsals.
+
+It answers in the judgement grammar; which response it prefers is a function of
+the prompt alone. Give it a `script` to answer otherwise: unreadably, slowly, or
+by raising what a real engine raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections.abc import Callable
+
+from models.judgement import RUBRIC_END
+from models.prompts import FilledPrompt
+from service.engines.contract import (
+    Engine,
+    EngineState,
+    Generation,
+    GenerationRequest,
+    LabelLogprobs,
+)
+from service.errors import EngineUnavailable
+
+Script = Callable[[GenerationRequest], str | Generation]
+"""Called once a generation; raises what `Engine.generate` may raise."""
+
+_RUBRIC = (
+    "<rubric>\n1. Accuracy (70%): it matches the image.\n2. Relevance (30%): it answers what was asked.\n"
+    "<justify>Being right matters most.</justify>\n</rubric>"
+)
+_VERDICT = re.compile(r"([12])\s*(?:</answer>)?\s*\Z")
+_CHARACTERS_A_TOKEN = 4
+
+
+class ScriptedEngine(Engine):
+    """Answers by a script.
+
+    Attributes:
+        requests: every generation it was asked for, in order of arrival.
+        running: generations in work right now.
+        cancelled: generations whose caller went away.
+    """
+
+    def __init__(self, script: Script | None = None, seconds: float = 0.0) -> None:
+        self._script = script or written_by_rote
+        self._seconds = seconds
+        self._state: EngineState = "stopped"
+        self.requests: list[GenerationRequest] = []
+        self.running = 0
+        self.cancelled = 0
+
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    async def start(self) -> None:
+        self._state = "ready"
+
+    async def stop(self) -> None:
+        self._state = "stopped"
+
+    def fail(self) -> None:
+        """Plays a dead engine until `start`."""
+        self._state = "down"
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        if self._state != "ready":
+            raise EngineUnavailable(f"the engine is {self._state}")
+        self.requests.append(request)
+        self.running += 1
+        try:
+            await asyncio.sleep(self._seconds)
+            answer = self._script(request)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        return answer if isinstance(answer, Generation) else _generation(answer, request)
+
+
+def written_by_rote(request: GenerationRequest) -> str:
+    """The default script: the rest of a judgement, from wherever the request begins."""
+    verdict = "1" if _fraction(request.prompt) >= 0.5 else "2"
+    if request.max_tokens == 1:
+        return verdict
+    if RUBRIC_END in request.stop:
+        return _RUBRIC
+    rest = (
+        f"<eval>\nResponse {verdict} is closer to the image.\n</eval>\n<answer>{verdict}</answer>"
+    )
+    given = any("<rubric>" in part for part in request.prompt.user if isinstance(part, str))
+    return rest if given else f"{_RUBRIC}\n{rest}"
+
+
+def _generation(text: str, request: GenerationRequest) -> Generation:
+    prompt_characters = len(request.prompt.system) + sum(
+        len(part) for part in request.prompt.user if isinstance(part, str)
+    )
+    return Generation(
+        text=text,
+        truncated=False,
+        prompt_tokens=max(1, prompt_characters // _CHARACTERS_A_TOKEN),
+        completion_tokens=max(1, len(text) // _CHARACTERS_A_TOKEN),
+        labels=_labels(text, request) if request.read_labels else None,
+    )
+
+
+def _labels(text: str, request: GenerationRequest) -> LabelLogprobs | None:
+    written = _VERDICT.search(text)
+    if written is None:
+        return None
+    sure = 0.6 + 0.39 * _fraction(request.prompt)
+    first = sure if written[1] == "1" else 1 - sure
+    return LabelLogprobs(math.log(first), math.log(1 - first))
+
+
+def _fraction(prompt: FilledPrompt) -> float:
+    """A number in 0..1 that any change of the prompt changes."""
+    parts = (part if isinstance(part, str) else part.identity for part in prompt.user)
+    digest = hashlib.sha256("\0".join((prompt.system, *parts)).encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48

@@ -1,0 +1,95 @@
+"""Errors that a caller of the service can be told about.
+
+    ServiceError
+    ├── InvalidRequest      the request itself is wrong
+    ├── ImageRejected       a picture is not one that can be judged
+    ├── ContextExceeded     the comparison does not fit the model
+    ├── PayloadTooLarge     more bytes or characters than are read
+    ├── NotFound            something that is named does not exist
+    ├── Overloaded          no room in the queue; come back later
+    ├── Draining            this process is stopping
+    ├── EngineUnavailable   the engine is starting, gone or failed on this request
+    └── DeadlineExceeded    no judgement within the caller's time
+
+Messages are for the caller: no path, no library's text, no stack. The status
+that each becomes on HTTP is in ``service.api.errors`` alone.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of all of them.
+
+    Attributes:
+        code: the stable name that clients dispatch on.
+        retry_after_s: when it is worth asking again; None when the same request cannot succeed.
+    """
+
+    code: ClassVar[str]
+    retry_after_s: int | None = None
+
+    def __init__(self, detail: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(ServiceError):
+    """The request itself is wrong."""
+
+    code = "invalid_request"
+
+
+class ImageRejected(ServiceError):
+    """A picture is not one that can be judged."""
+
+    code = "image_rejected"
+
+
+class ContextExceeded(ServiceError):
+    """The comparison does not fit the model."""
+
+    code = "context_exceeded"
+
+
+class PayloadTooLarge(ServiceError):
+    """More bytes or characters than are read."""
+
+    code = "payload_too_large"
+
+
+class NotFound(ServiceError):
+    """Something that is named does not exist."""
+
+    code = "not_found"
+
+
+class Overloaded(ServiceError):
+    """No room in the queue."""
+
+    code = "overloaded"
+    retry_after_s = 1
+
+
+class Draining(ServiceError):
+    """This process is stopping and takes nothing new."""
+
+    code = "draining"
+    retry_after_s = 5
+
+
+class EngineUnavailable(ServiceError):
+    """The engine is starting, gone, or failed on this request."""
+
+    code = "engine_unavailable"
+    retry_after_s = 5
+
+
+class DeadlineExceeded(ServiceError):
+    """No judgement within the caller's time."""
+
+    code = "deadline_exceeded"

@@ -1,0 +1,100 @@
+"""The gateway as a process: listening, draining on SIGTERM, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.gateway import Gateway
+from service.app import create_app
+from service.settings import Settings
+from service.telemetry import set_up_logging
+
+_log = structlog.get_logger(__name__)
+
+_REFUSED = 3  # exit status when the engine can never serve this release
+_WATCH_EVERY_S = 0.25
+
+
+def run_gateway(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT and returns the exit status.
+
+    The first signal drains: new work gets 503 ``draining``, running work is
+    finished, at the longest for `Settings.drain_s`. A second one stops at once.
+    """
+    set_up_logging(settings)
+    app = create_app(settings)
+    server = _DrainingServer(app, settings)
+    asyncio.run(server.run())
+    return server.exit_status
+
+
+class _DrainingServer(uvicorn.Server):
+    """uvicorn stops listening on the first signal; this one goes on answering until drained."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        super().__init__(config)
+        self._app = app
+        self._settings = settings
+        self._signals = 0
+        self.exit_status = 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            super().handle_exit(sig, frame)
+        else:
+            _log.info("draining", signal=signal.Signals(sig).name)
+
+    async def run(self) -> None:
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self.serve()
+        finally:
+            watching.cancel()
+
+    async def _watch(self) -> None:
+        while not self.started:
+            await asyncio.sleep(_WATCH_EVERY_S)
+        gateway: Gateway = self._app.state.gateway
+        _announce(gateway)
+        ready = False
+        while not self._signals:
+            await asyncio.sleep(_WATCH_EVERY_S)
+            if not ready and gateway.engine.state == "ready":
+                ready = True
+                _log.info("ready", url=self._url)
+            if gateway.engine.refused is not None:
+                print(f"error: {gateway.engine.refused}", file=sys.stderr)
+                self.exit_status = _REFUSED
+                break
+        gateway.admission.draining = True
+        try:
+            await asyncio.wait_for(gateway.admission.drained(), self._settings.drain_s)
+        except TimeoutError:
+            _log.warning("stopping with work unfinished", after_s=self._settings.drain_s)
+        self.should_exit = True
+
+    @property
+    def _url(self) -> str:
+        return f"http://{self._settings.host}:{self._settings.port}"
+
+
+def _announce(gateway: Gateway) -> None:
+    if gateway.engine.state != "ready":
+        _log.info("engine starting; a forward pass decides when it is ready (about 40 s on a CPU)")

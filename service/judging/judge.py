@@ -1,0 +1,196 @@
+"""The judge: one comparison in, one judgement out, by as many passes as the options ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import replace
+
+from models.calibration import Order
+from models.comparison import Comparison
+from models.errors import UnreadableJudgement
+from models.judgement import (
+    ANSWER_END,
+    GRAMMARS,
+    RUBRIC_END,
+    RUBRIC_GRAMMAR,
+    Part,
+    read_judgement,
+    read_rubric,
+    verdict_prefix,
+)
+from models.prompts import FilledPrompt
+from models.release import Release
+from models.rubric import Rubric
+from service.engines import Engine, Generation, GenerationRequest
+from service.judging.judgement import (
+    AbstentionReason,
+    Judgement,
+    JudgingOptions,
+    Pass,
+    Usage,
+    WrittenRubric,
+)
+from service.judging.probability import label_mass, mirrored, probability_of_first, summed_up
+
+
+class Judge:
+    """A release's judge on an engine."""
+
+    def __init__(self, release: Release, engine: Engine) -> None:
+        self._release = release
+        self._engine = engine
+
+    async def judge(
+        self, comparison: Comparison, options: JudgingOptions, rubric: Rubric | None = None
+    ) -> Judgement:
+        """Judges a comparison.
+
+        The first pass reads the responses in the given order and, without a
+        `rubric`, writes one; the other orders and votes reuse it.
+
+        Raises:
+            EngineUnavailable, ContextExceeded: see `service.errors`.
+        """
+        first = await self._pass(comparison, "given", options, rubric)
+        passes = [first]
+        shared = rubric or first.rubric
+        if shared is not None:
+            remaining = [
+                (order, vote)
+                for order in (("given", "swapped") if options.order == "both" else ("given",))
+                for vote in range(options.votes)
+            ][1:]
+            passes += await _together(
+                self._pass(comparison, order, replace(options, seed=options.seed + vote), shared)
+                for order, vote in remaining
+            )
+        return summed_up(passes, options, shared)
+
+    async def write_rubric(self, comparison: Comparison, options: JudgingOptions) -> WrittenRubric:
+        """Writes a rubric and stops there."""
+        prompt = self._release.prompts["write_rubric"].fill(comparison, self._release.neutralise)
+        generation = await self._engine.generate(self._rubric_request(prompt, options))
+        rubric, reason = _read_rubric(generation)
+        return WrittenRubric(rubric, reason, _usage(generation), prompt.injection_attempts)
+
+    async def _pass(
+        self, comparison: Comparison, order: Order, options: JudgingOptions, rubric: Rubric | None
+    ) -> Pass:
+        asked = comparison.swap() if order == "swapped" else comparison
+        layout = "write_rubric" if rubric is None else "rubric_given"
+        prompt = self._release.prompts[layout].fill(asked, self._release.neutralise, rubric)
+        if options.depth == "full":
+            found = await self._full(prompt, order, options, rubric)
+        elif rubric is not None:
+            found = await self._verdict(prompt, order, options, verdict_prefix(None))
+        else:
+            found = await self._rubric_then_verdict(prompt, order, options)
+        return replace(found, injection_attempts=prompt.injection_attempts)
+
+    async def _full(
+        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, rubric: Rubric | None
+    ) -> Pass:
+        begins_with: Part = "rubric" if rubric is None else "evaluation"
+        structured = self._release.config.structured_output
+        generation = await self._engine.generate(
+            GenerationRequest(
+                prompt,
+                max_tokens=self._release.config.sampling.judgement_tokens,
+                grammar=GRAMMARS[begins_with] if structured else None,
+                # Free text may quote the closing tag; only the grammar makes it the end.
+                stop=(ANSWER_END,) if structured else (),
+                read_labels=True,
+                temperature=options.temperature,
+                seed=options.seed,
+                priority=options.priority,
+            )
+        )
+        found = Pass(order, generation.text, usage=_usage(generation))
+        try:
+            written = read_judgement(generation.text, begins_with)
+        except UnreadableJudgement:
+            return replace(found, reason=_abstention(generation))
+        found = replace(found, rubric=written.rubric, evaluation=written.evaluation)
+        return self._with_verdict(found, generation, options)
+
+    async def _rubric_then_verdict(
+        self, prompt: FilledPrompt, order: Order, options: JudgingOptions
+    ) -> Pass:
+        drafted = await self._engine.generate(self._rubric_request(prompt, options))
+        rubric, reason = _read_rubric(drafted)
+        if rubric is None:
+            return Pass(order, drafted.text, reason=reason, usage=_usage(drafted))
+        found = await self._verdict(prompt, order, options, verdict_prefix(rubric))
+        return replace(found, rubric=rubric, usage=_usage(drafted) + found.usage)
+
+    async def _verdict(
+        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, prefix: str
+    ) -> Pass:
+        generation = await self._engine.generate(
+            GenerationRequest(
+                prompt,
+                prefill=prefix,
+                max_tokens=1,
+                grammar="[12]" if self._release.config.structured_output else None,
+                read_labels=True,
+                temperature=options.temperature,
+                seed=options.seed,
+                priority=options.priority,
+            )
+        )
+        found = Pass(order, prefix + generation.text, usage=_usage(generation))
+        if generation.text.strip() not in ("1", "2"):
+            return replace(found, reason="unreadable")
+        return self._with_verdict(found, generation, options)
+
+    def _with_verdict(self, found: Pass, generation: Generation, options: JudgingOptions) -> Pass:
+        labels = generation.labels
+        if labels is None:  # the verdict is not made of the release's label token
+            return replace(found, reason="unreadable")
+        calibration = self._release.config.calibration.at(options.depth, found.order)
+        first = calibration.apply(probability_of_first(labels))
+        probability = mirrored(first, found.order)
+        return replace(
+            found,
+            probability=probability,
+            preferred=1 if probability >= 0.5 else 2,
+            label_mass=label_mass(labels),
+        )
+
+    def _rubric_request(self, prompt: FilledPrompt, options: JudgingOptions) -> GenerationRequest:
+        structured = self._release.config.structured_output
+        return GenerationRequest(
+            prompt,
+            max_tokens=self._release.config.sampling.rubric_tokens,
+            grammar=RUBRIC_GRAMMAR if structured else None,
+            stop=(RUBRIC_END,),
+            temperature=options.temperature,
+            seed=options.seed,
+            priority=options.priority,
+        )
+
+
+async def _together(passes: Iterable[Coroutine[None, None, Pass]]) -> list[Pass]:
+    """Runs passes at the same time; when one fails, the others are cancelled and its error raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in passes]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]
+
+
+def _read_rubric(generation: Generation) -> tuple[Rubric | None, AbstentionReason | None]:
+    try:
+        return read_rubric(generation.text), None
+    except UnreadableJudgement:
+        return None, _abstention(generation)
+
+
+def _abstention(generation: Generation) -> AbstentionReason:
+    return "truncated" if generation.truncated else "unreadable"
+
+
+def _usage(generation: Generation) -> Usage:
+    return Usage(generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens)

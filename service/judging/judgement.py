@@ -1,0 +1,101 @@
+"""What is asked of a judge and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.calibration import Depth, Order
+from models.comparison import Position
+from models.rubric import Rubric
+from service.engines import Priority
+
+AbstentionReason = Literal["unreadable", "truncated", "disagreement"]
+Orders = Literal["given", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgingOptions:
+    """How a comparison is judged.
+
+    Attributes:
+        votes: passes per order; more than one needs a temperature above 0.
+        require_consistent: abstain when the two orders prefer different responses.
+    """
+
+    depth: Depth = "full"
+    order: Orders = "given"
+    votes: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+    require_consistent: bool = False
+    priority: Priority = "interactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the engine counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, more: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + more.prompt_tokens,
+            self.completion_tokens + more.completion_tokens,
+            self.cached_tokens + more.cached_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One reading of the comparison in one order.
+
+    Attributes:
+        preferred: the better response *of the comparison as it was asked*,
+            swapped verdicts mirrored; None when the pass is an abstention.
+        probability: calibrated P(response 1 is better), mirrored likewise.
+        text: what the judge wrote.
+        label_mass: share of the verdict token's probability that lies on the two labels.
+    """
+
+    order: Order
+    text: str
+    rubric: Rubric | None = None
+    evaluation: str | None = None
+    preferred: Position | None = None
+    probability: float | None = None
+    label_mass: float | None = None
+    reason: AbstentionReason | None = None
+    usage: Usage = Usage()
+    injection_attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Rubric + evaluation + verdict + probability for one comparison.
+
+    ``preferred`` is 1 exactly when ``probability`` is at least 0.5; both are None
+    exactly when there is a ``reason``.
+    """
+
+    passes: tuple[Pass, ...]
+    rubric: Rubric | None
+    evaluation: str | None
+    preferred: Position | None
+    probability: float | None
+    order_consistent: bool | None
+    reason: AbstentionReason | None
+    usage: Usage
+    injection_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRubric:
+    """A rubric on its own; `reason` says why when there is none."""
+
+    rubric: Rubric | None
+    reason: AbstentionReason | None
+    usage: Usage
+    injection_attempts: int

@@ -1,0 +1,61 @@
+"""Every metric of the service, in one place."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """The service's own series; vLLM's ``vllm:*`` stand beside them in the global registry.
+
+    Label values are bounded: routes are route templates, outcomes are ``ok``,
+    ``abstain``, ``cancelled`` or an error code.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.registry = registry
+        self.inflight = Gauge("proxy_grm_inflight", "Judgements in work", registry=registry)
+        self.queued = Gauge(
+            "proxy_grm_queued", "Judgements waiting for their turn", registry=registry
+        )
+        self.requests = Counter(
+            "proxy_grm_requests",
+            "Requests by how they ended; the lines of a batch count one each",
+            ["route", "outcome"],
+            registry=registry,
+        )
+        self.abstentions = Counter(
+            "proxy_grm_abstentions", "Judgements without a verdict", ["reason"], registry=registry
+        )
+        self.injection_attempts = Counter(
+            "proxy_grm_injection_attempts",
+            "Control tokens and grammar tags found in candidate text",
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "proxy_grm_stage_seconds",
+            "Where a judgement's time goes",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.label_mass = Histogram(
+            "proxy_grm_label_mass",
+            "Probability on the two labels at the verdict token; low values are a warning",
+            buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
+            registry=registry,
+        )
+        self.cache = Counter(
+            "proxy_grm_cache", "Judgement cache", ["outcome"], registry=registry
+        )  # hit | miss | unavailable
+        self.engine_restarts = Counter(
+            "proxy_grm_engine_restarts", "Engine processes that died", registry=registry
+        )
+        for reason in ("unreadable", "truncated", "disagreement"):
+            self.abstentions.labels(reason)
+        for stage in ("queue", "image", "engine", "total"):
+            self.stage_seconds.labels(stage)
+        for outcome in ("hit", "miss", "unavailable"):
+            self.cache.labels(outcome)

