@@ -22,8 +22,8 @@ class Platt(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(1.0, gt=0, description="above 1 makes the judge less sure")
-    bias: float = Field(0.0, description="in nats, towards the response read first")
+    temperature: float = Field(default=1.0, gt=0, description="above 1 makes the judge less sure")
+    bias: float = Field(default=0.0, description="in nats, towards the response read first")
 
     def apply(self, probability: float) -> float:
         """The calibrated probability; 0 and 1 stay 0 and 1."""

@@ -1,7 +1,7 @@
 """Errors of the judging domain.
 
     ModelsError
-    ├── ReleaseInvalid      a release folder is incomplete, contradictory or fails its start-up checks
+    ├── ReleaseInvalid      a release is incomplete or fails its start-up checks
     └── UnreadableJudgement a judge's output does not follow its grammar
 
 They say what went wrong in domain words; which HTTP status that becomes is

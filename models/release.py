@@ -31,16 +31,18 @@ class _Config(BaseModel):
 class Sampling(_Config):
     """How much a judge may write."""
 
-    judgement_tokens: int = Field(2048, ge=16, description="a whole judgement, rubric included")
-    rubric_tokens: int = Field(768, ge=8, description="a rubric alone")
+    judgement_tokens: int = Field(
+        default=2048, ge=16, description="a whole judgement, rubric included"
+    )
+    rubric_tokens: int = Field(default=768, ge=8, description="a rubric alone")
 
 
 class ImageLimits(_Config):
     """What pictures a judge takes."""
 
-    maximum: int = Field(8, ge=0, description="pictures in one comparison")
+    maximum: int = Field(default=8, ge=0, description="pictures in one comparison")
     most_pixels: int = Field(
-        1_003_520, ge=28 * 28, description="larger ones are shrunk to this area"
+        default=1_003_520, ge=28 * 28, description="larger ones are shrunk to this area"
     )
 
 
@@ -51,9 +53,11 @@ class ReleaseConfig(_Config):
     purpose: Literal["demo", "production"]
     base_model: str = Field(description="what the weights were trained from")
     output_format: Literal["proxy_grm"] = "proxy_grm"
-    structured_output: bool = Field(True, description="have the engine enforce the grammar")
-    context_tokens: int = Field(16_384, ge=256, description="prompt, pictures and answer together")
-    labels: tuple[str, str] = Field(("1", "2"), description="the verdict tokens as text")
+    structured_output: bool = Field(default=True, description="have the engine enforce the grammar")
+    context_tokens: int = Field(
+        default=16_384, ge=256, description="prompt, pictures and answer together"
+    )
+    labels: tuple[str, str] = Field(default=("1", "2"), description="the verdict tokens as text")
     sampling: Sampling = Sampling()
     images: ImageLimits = ImageLimits()
     calibration: Calibration = Calibration()

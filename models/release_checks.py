@@ -69,9 +69,10 @@ async def _check_room(release: Release, renderer: Renderer) -> None:
     tokens = len(await renderer.token_ids(prompt))
     if tokens + config.sampling.judgement_tokens > config.context_tokens:
         raise ReleaseInvalid(
-            f"{config.images.maximum} pictures of {config.images.most_pixels} pixels take {tokens} tokens; "
-            f"with {config.sampling.judgement_tokens} to answer, that exceeds {config.context_tokens}: "
-            "lower images.maximum, images.most_pixels or sampling.judgement_tokens in release.toml"
+            f"{config.images.maximum} pictures of {config.images.most_pixels} pixels take "
+            f"{tokens} tokens; with {config.sampling.judgement_tokens} to answer, that exceeds "
+            f"{config.context_tokens}: lower images.maximum, images.most_pixels "
+            "or sampling.judgement_tokens in release.toml"
         )
 
 

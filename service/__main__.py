@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from models import torchvision_guard
 
-torchvision_guard.install()  # before anything imports torch; engine processes re-import this module
+torchvision_guard.install()  # before anything imports torch
 
 import argparse  # noqa: E402
-import os  # noqa: E402
 import sys  # noqa: E402
 
 from pydantic import ValidationError  # noqa: E402
 
 from models.errors import ReleaseInvalid  # noqa: E402
-from service.settings import Settings, check_variable_names  # noqa: E402
+from service.settings import Settings, unknown_variables  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and runs one of the processes."""
     parser = argparse.ArgumentParser(
         prog="python -m service",
-        description="Serve judgements: which of two answers about an image is better, why, how sure.",
+        description="Serve judgements: which of two answers about an image is better, and why.",
         epilog=(
             "examples:\n"
             "  python -m service gateway\n"
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         from service.gateway_process import run_gateway
 
-        return run_gateway(settings)
+        run_gateway(settings)
     except (ReleaseInvalid, _Misconfigured) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,7 +53,7 @@ class _Misconfigured(Exception):
 
 
 def _settings(overrides: dict[str, object]) -> Settings:
-    unknown = check_variable_names(dict(os.environ))
+    unknown = unknown_variables()
     if unknown:
         raise _Misconfigured(f"no setting is called {', '.join(unknown)}; see service/settings.py")
     try:
@@ -68,8 +67,9 @@ def _settings(overrides: dict[str, object]) -> Settings:
         raise _Misconfigured(f"the file that PROXY_GRM_CONFIG names: {error.strerror}") from error
     if not settings.on_loopback:
         raise _Misconfigured(
-            f"refusing to listen on {settings.host}: there are no API keys yet, and anybody who can "
-            "reach the port could use it. Listen on 127.0.0.1 behind a proxy that authenticates."
+            f"refusing to listen on {settings.host}: there are no API keys yet, and anybody who "
+            "can reach the port could use it. Listen on 127.0.0.1, behind a proxy that "
+            "authenticates."
         )
     return settings
 

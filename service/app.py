@@ -16,13 +16,14 @@ from service.api.errors import install_error_handlers
 from service.api.gateway import Gateway
 from service.api.middleware import RequestContext
 from service.api.openapi import install_openapi
+from service.embedded_redis import EmbeddedRedis
 from service.engines import Engine
 from service.images import Images
 from service.judging import Judge
 from service.metrics import Metrics
 from service.scoring import Scoring
 from service.settings import Settings
-from service.store import EmbeddedRedis, Store
+from service.store import Store
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +34,7 @@ def create_app(
     """The gateway as an ASGI application.
 
     Args:
+        settings: what to serve and how.
         engine: used instead of the one that the settings name.
         metrics: used instead of the process-wide ones; tests start many gateways.
 
@@ -41,7 +43,7 @@ def create_app(
     """
     release = load_release(settings.release)
     series = metrics or Metrics()
-    judging_engine = engine or build_engine(release, settings)
+    judging_engine = engine or build_engine(release, settings, series)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -64,7 +66,7 @@ def create_app(
     return app
 
 
-def build_engine(release: Release, settings: Settings) -> Engine:
+def build_engine(release: Release, settings: Settings, metrics: Metrics) -> Engine:
     """The engine that the settings name; torch and vllm are imported for `vllm` alone."""
     if settings.engine == "scripted":
         from service.engines.scripted import ScriptedEngine
@@ -73,7 +75,7 @@ def build_engine(release: Release, settings: Settings) -> Engine:
     from service.engines import vllm_inprocess
 
     vllm_inprocess.prepare_environment(release, settings.vllm)
-    return vllm_inprocess.VllmEngine(release, settings.vllm)
+    return vllm_inprocess.VllmEngine(release, settings.vllm, metrics)
 
 
 async def _start(
@@ -83,7 +85,7 @@ async def _start(
     store = Store(await _redis_url(settings, stack), settings.cache, metrics)
     stack.push_async_callback(store.close)
     images = Images(settings.limits, release.config.images.most_pixels)
-    stack.callback(images.close)
+    stack.push_async_callback(images.close)
     await engine.start()
     stack.push_async_callback(engine.stop)
     admission = Admission(settings.admission, metrics)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -22,8 +25,8 @@ _REFUSED = 3  # exit status when the engine can never serve this release
 _WATCH_EVERY_S = 0.25
 
 
-def run_gateway(settings: Settings) -> int:
-    """Runs until SIGTERM or SIGINT and returns the exit status.
+def run_gateway(settings: Settings) -> NoReturn:
+    """Runs until SIGTERM or SIGINT and ends the process with an exit status.
 
     The first signal drains: new work gets 503 ``draining``, running work is
     finished, at the longest for `Settings.drain_s`. A second one stops at once.
@@ -31,8 +34,13 @@ def run_gateway(settings: Settings) -> int:
     set_up_logging(settings)
     app = create_app(settings)
     server = _DrainingServer(app, settings)
-    asyncio.run(server.run())
-    return server.exit_status
+    asyncio.run(server.serve_until_drained())
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is stopped. Taking torch and vLLM apart object by object would take seconds more
+    # and ends in complaints of vLLM's finalisers.
+    os._exit(server.exit_status)
 
 
 class _DrainingServer(uvicorn.Server):
@@ -61,7 +69,7 @@ class _DrainingServer(uvicorn.Server):
         else:
             _log.info("draining", signal=signal.Signals(sig).name)
 
-    async def run(self) -> None:
+    async def serve_until_drained(self) -> None:
         watching = asyncio.create_task(self._watch())
         try:
             await self.serve()
@@ -69,7 +77,7 @@ class _DrainingServer(uvicorn.Server):
             watching.cancel()
 
     async def _watch(self) -> None:
-        while not self.started:
+        while not self.started:  # noqa: ASYNC110 - uvicorn tells it by this attribute alone
             await asyncio.sleep(_WATCH_EVERY_S)
         gateway: Gateway = self._app.state.gateway
         _announce(gateway)

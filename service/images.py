@@ -15,6 +15,7 @@ import io
 import multiprocessing
 import os
 import re
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import structlog
 from PIL import Image, ImageOps
 
 from models.comparison import JudgeImage
+from service.child_process import end_with_parent
 from service.errors import ImageRejected, ServiceError
 from service.settings import LimitSettings
 
@@ -53,9 +55,9 @@ class Images:
         self._workers = max(1, min(4, (os.cpu_count() or 2) // 2))
         self._pool = self._new_pool()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Ends the pool's processes."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
     async def decode(self, encoded: str) -> JudgeImage:
         """Base64 or a data URI of a JPEG, PNG or WebP, as RGB inside the pixel limit.
@@ -85,13 +87,12 @@ class Images:
         return ProcessPoolExecutor(
             self._workers,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=_ignore_interrupt,
+            initializer=_prepare_process,
         )
 
 
-def _ignore_interrupt() -> None:
-    import signal
-
+def _prepare_process() -> None:
+    end_with_parent()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the gateway decides

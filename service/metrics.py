@@ -50,8 +50,10 @@ class Metrics:
         self.cache = Counter(
             "proxy_grm_cache", "Judgement cache", ["outcome"], registry=registry
         )  # hit | miss | unavailable
-        self.engine_restarts = Counter(
-            "proxy_grm_engine_restarts", "Engine processes that died", registry=registry
+        self.engine_deaths = Counter(
+            "proxy_grm_engine_deaths",
+            "Engine processes that died and were replaced",
+            registry=registry,
         )
         for reason in ("unreadable", "truncated", "disagreement"):
             self.abstentions.labels(reason)

@@ -45,7 +45,7 @@ class Call:
     responses: tuple[str, str]
     images: tuple[str, ...] = ()
     rubric: GivenRubric | None = None
-    options: JudgingOptions = JudgingOptions()
+    options: JudgingOptions = field(default_factory=JudgingOptions)
     timeout_s: float = 120.0
     use_cache: bool = True
 
@@ -140,7 +140,7 @@ class Scoring:
 
     @asynccontextmanager
     async def _admitted(self, call: Call) -> AsyncGenerator[Timing]:
-        """Checks what costs nothing, then waits for a place; the deadline covers everything inside."""
+        """Checks what costs nothing, then waits for a place; the deadline covers it all."""
         self._check(call)
         timing = Timing()
         try:
@@ -166,7 +166,8 @@ class Scoring:
         for name, text in {**texts, "rubric.text": given or ""}.items():
             if len(text) > self._limits.text_characters:
                 raise PayloadTooLarge(
-                    f"{name} has {len(text)} characters; at most {self._limits.text_characters} are read"
+                    f"{name} has {len(text)} characters; "
+                    f"at most {self._limits.text_characters} are read"
                 )
 
     async def _given(self, given: GivenRubric | None) -> Rubric | None:

@@ -28,29 +28,40 @@ class _Section(BaseModel):
 class AdmissionSettings(_Section):
     """How much is worked on at once; what is over the bounds is refused with 429."""
 
-    running: int = Field(64, ge=1, description="judgements in work")
-    waiting: int = Field(1024, ge=0, description="judgements waiting for their turn")
+    running: int = Field(default=64, ge=1, description="judgements in work")
+    waiting: int = Field(default=1024, ge=0, description="judgements waiting for their turn")
 
 
 class LimitSettings(_Section):
     """Sizes over which a request is refused before work is done on it."""
 
-    body_bytes: int = Field(64 * 2**20, ge=1024, description="one request, or one line of a batch")
-    batch_bytes: int = Field(
-        4 * 2**30, ge=1024, description="a whole NDJSON upload; it waits on disk"
+    body_bytes: int = Field(
+        default=64 * 2**20, ge=1024, description="one request, or one line of a batch"
     )
-    batch_in_work: int = Field(64, ge=1, description="lines of one batch judged at a time")
-    text_characters: int = Field(1_000_000, ge=1, description="question, each response, rubric")
-    image_bytes: int = Field(32 * 2**20, ge=1024, description="one picture, encoded")
-    image_pixels: int = Field(25_000_000, ge=28 * 28, description="one picture, width times height")
+    batch_bytes: int = Field(
+        default=4 * 2**30, ge=1024, description="a whole NDJSON upload; it waits on disk"
+    )
+    batch_in_work: int = Field(default=64, ge=1, description="lines of one batch judged at a time")
+    text_characters: int = Field(
+        default=1_000_000, ge=1, description="question, each response, rubric"
+    )
+    image_bytes: int = Field(default=32 * 2**20, ge=1024, description="one picture, encoded")
+    image_pixels: int = Field(
+        default=25_000_000, ge=28 * 28, description="one picture, width times height"
+    )
 
 
 class VllmSettings(_Section):
     """The in-process engine."""
 
-    kv_cache_gib: int = Field(1, ge=1, description="memory for prefixes and running work; CPU only")
+    kv_cache_gib: int = Field(
+        default=1, ge=1, description="memory for prefixes and running work; CPU only"
+    )
     memory_share: float | None = Field(
-        None, gt=0, lt=1, description="share of GPU memory (vLLM's default) or of free RAM (0.3)"
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of GPU memory (vLLM's default) or of free RAM (0.3)",
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
@@ -62,9 +73,11 @@ class CacheSettings(_Section):
     """What the store keeps and for how long."""
 
     judgement_ttl_s: int = Field(
-        7 * 86_400, ge=1, description="a judgement that may be given again"
+        default=7 * 86_400, ge=1, description="a judgement that may be given again"
     )
-    rubric_ttl_s: int = Field(30 * 86_400, ge=1, description="a rubric that may be named by its id")
+    rubric_ttl_s: int = Field(
+        default=30 * 86_400, ge=1, description="a rubric that may be named by its id"
+    )
 
 
 class Settings(BaseSettings):
@@ -74,19 +87,24 @@ class Settings(BaseSettings):
         env_prefix="PROXY_GRM_", env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
-    release: str = Field("tiny", description="shipped name, path or hub id")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
+    )
+    release: str = Field(default="tiny", description="shipped name, path or hub id")
     engine: Literal["vllm", "scripted"] = Field(
-        "vllm", description="vllm: in this process. scripted: deterministic, no model, for tests"
+        default="vllm",
+        description="vllm: in this process. scripted: deterministic, no model, for tests",
     )
     redis_url: SecretStr | None = Field(
-        None, description="absent: an embedded Redis under state_dir"
+        default=None, description="absent: an embedded Redis under state_dir"
     )
-    state_dir: Path = Field(Path("state"), description="what the embedded Redis keeps")
-    drain_s: float = Field(30.0, ge=0, description="how long a stopping gateway finishes its work")
+    state_dir: Path = Field(default=Path("state"), description="what the embedded Redis keeps")
+    drain_s: float = Field(
+        default=30.0, ge=0, description="how long a stopping gateway finishes its work"
+    )
     log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="auto: console on a terminal, JSON lines elsewhere"
+        default="auto", description="auto: console on a terminal, JSON lines elsewhere"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     admission: AdmissionSettings = AdmissionSettings()
@@ -115,11 +133,11 @@ class Settings(BaseSettings):
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
 
-def check_variable_names(environment: dict[str, str]) -> list[str]:
+def unknown_variables() -> list[str]:
     """The ``PROXY_GRM_*`` names that no setting answers to: a typo must not pass in silence."""
     known = {f"PROXY_GRM_{name}".upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
     return sorted(
         name
-        for name in environment
+        for name in os.environ
         if name.startswith("PROXY_GRM_") and name.split("__")[0].upper() not in known
     )

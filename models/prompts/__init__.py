@@ -79,7 +79,7 @@ class PromptFile:
             raise ReleaseInvalid(f"{path.name}: expected a [system] part followed by a [user] part")
         user = tuple(_PLACE.split(parts["user"].strip()))
         holes = user[1::2]
-        if len(set(holes)) != len(holes) or set(holes) != _HOLES[layout]:
+        if sorted(holes) != sorted(_HOLES[layout]):
             raise ReleaseInvalid(
                 f"{path.name}: needs each of {sorted(_HOLES[layout])} exactly once"
             )

@@ -66,10 +66,9 @@ def make_case(rng: random.Random, family: str | None = None) -> ToyCase:
     """A fresh case; the same `rng` state gives the same case."""
     makers = _FAMILIES
     name = family if family is not None else rng.choice(list(makers))
-    dispute = None
-    while dispute is None:  # a scene may not offer what a family asks about
+    scene = random_scene(rng)
+    while (dispute := makers[name](scene, rng)) is None:  # the scene does not offer it
         scene = random_scene(rng)
-        dispute = makers[name](scene, rng)
     label: Position = 1 if rng.random() < 0.5 else 2
     claims = (
         (dispute.truth, dispute.falsehood) if label == 1 else (dispute.falsehood, dispute.truth)

@@ -90,7 +90,8 @@ class Batches(IterableDataset[dict[str, Any]]):
 
     def batch(self, examples: list[Example]) -> dict[str, Any]:
         """Tokenised, padded on the right, with the loss weight of each token."""
-        inputs = self.processor(
+        processor: Any = self.processor  # its keyword arguments are gathered from its parts
+        inputs = processor(
             text=[chat_text(e) for e in examples],
             images=[image for e in examples for image in e.images],
             padding=True,
@@ -152,7 +153,8 @@ def train(recipe: Recipe, run: Path, prompts: Prompts) -> Path:
             pace = (time.monotonic() - began) / (at + 1 - step)
             left_min = pace * (recipe.steps - at - 1) / 60
             print(
-                f"step {at + 1}/{recipe.steps} loss {loss:.4f} {pace:.2f} s/step {left_min:.0f} min left",
+                f"step {at + 1}/{recipe.steps} loss {loss:.4f} {pace:.2f} s/step"
+                f" {left_min:.0f} min left",
                 flush=True,
             )
         if (at + 1) % 250 == 0 or at + 1 == recipe.steps:

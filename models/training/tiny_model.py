@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     Qwen2_5_VLConfig,
@@ -80,7 +81,7 @@ def build_tokenizer(prompts: Prompts, seed: int, cases: int = 4000) -> Qwen2Toke
 
 def build_processor(tokenizer: Qwen2Tokenizer, most_pixels: int) -> Qwen2_5_VLProcessor:
     """The processor that turns chat text and pictures into model inputs."""
-    pixels = {"min_pixels": 56 * 56, "max_pixels": most_pixels}
+    pixels: dict[str, Any] = {"min_pixels": 56 * 56, "max_pixels": most_pixels}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**pixels),
         tokenizer=tokenizer,
@@ -91,7 +92,7 @@ def build_processor(tokenizer: Qwen2Tokenizer, most_pixels: int) -> Qwen2_5_VLPr
 
 def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     """The untrained network; its weights depend on torch's random state alone."""
-    token_id = tokenizer.convert_tokens_to_ids
+    ids: dict[str, int] = tokenizer.get_vocab()
     rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0}
     config = Qwen2_5_VLConfig(
         text_config={
@@ -104,9 +105,9 @@ def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration
             "max_position_embeddings": CONTEXT_TOKENS,
             "rms_norm_eps": 1e-6,
             "rope_parameters": rope,
-            "bos_token_id": token_id("<|endoftext|>"),
-            "eos_token_id": token_id("<|im_end|>"),
-            "pad_token_id": token_id("<|endoftext|>"),
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
             "tie_word_embeddings": True,
         },
         vision_config={
@@ -118,15 +119,15 @@ def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration
             "fullatt_block_indexes": [2],
             "window_size": 112,
         },
-        image_token_id=token_id("<|image_pad|>"),
-        video_token_id=token_id("<|video_pad|>"),
-        vision_start_token_id=token_id("<|vision_start|>"),
-        vision_end_token_id=token_id("<|vision_end|>"),
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
     )
     model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = [token_id("<|im_end|>"), token_id("<|endoftext|>")]
-    model.generation_config.pad_token_id = token_id("<|endoftext|>")
+    model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
+    model.generation_config.pad_token_id = ids["<|endoftext|>"]
     return model
 
 

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from typing import IO
 
+import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -24,9 +25,7 @@ from service.api.intake import parse
 from service.api.judging_routes import score_answer
 from service.api.openapi import takes
 from service.api.schemas import LineError, ScoreRequest
-from service.errors import EngineUnavailable, InvalidRequest, PayloadTooLarge, ServiceError
-
-import structlog
+from service.errors import EngineUnavailable, PayloadTooLarge, ServiceError
 
 router = APIRouter(tags=["judging"])
 
@@ -38,10 +37,10 @@ _IN_MEMORY_BYTES = 4 * 2**20  # smaller uploads need no file
     "/score/batch", openapi_extra=takes(ScoreRequest, "application/x-ndjson"), response_model=None
 )
 async def score_batch(request: Request) -> StreamingResponse:
-    """Many comparisons: one `/score` body a line in; out, in the order in which they finish,
-    a `/score` answer or `{"id", "line", "error"}` for each line that is not blank.
+    """Many comparisons: one `/score` body a line.
 
-    A bad line costs that line alone.
+    Out comes, in the order in which they finish, a `/score` answer or
+    `{"id", "line", "error"}` for each line that is not blank. A bad line costs that line alone.
     """
     gateway = gateway_of(request)
     upload = await _received(request, gateway.settings.limits.batch_bytes)
@@ -50,8 +49,8 @@ async def score_batch(request: Request) -> StreamingResponse:
 
 
 async def _received(request: Request, most_bytes: int) -> IO[bytes]:
-    upload: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)
-    try:
+    upload: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
+    try:  # the response closes it, after this function has returned
         async for chunk in request.stream():
             if upload.tell() + len(chunk) > most_bytes:
                 raise PayloadTooLarge(

@@ -34,7 +34,7 @@ async def livez() -> Alive:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Ready:
-    """200 when a judgement would be made right now; 503 while starting, draining or without engine."""
+    """200 when a judgement would be made right now; 503 while starting, draining or down."""
     gateway = gateway_of(request)
     if gateway.admission.draining:
         raise Draining("this gateway is stopping")

@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from service.api.gateway import Gateway, gateway_of
 from service.api.intake import parse, read_body, refuse_evaluators, unless_gone
 from service.api.openapi import takes
-from service.api.schemas import RubricAnswer, RubricRequest, ScoreAnswer, ScoreRequest
-from service.api.schemas import TimingOut
+from service.api.schemas import RubricAnswer, RubricRequest, ScoreAnswer, ScoreRequest, TimingOut
 
 router = APIRouter(tags=["judging"])
 

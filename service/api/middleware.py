@@ -1,4 +1,7 @@
-"""Around every request: an id, a log line, a count. Pure ASGI, so streams and disconnects pass through."""
+"""Around every request: an id, a log line, a count.
+
+Pure ASGI, so that streams and disconnects pass through.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ class RequestContext:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -45,33 +45,38 @@ class RubricIn(_Request):
 
 class _ComparisonIn(_Request):
     question: str
-    images: tuple[ImageIn, ...] = Field((), description="none: a question about text alone")
+    images: tuple[ImageIn, ...] = Field(default=(), description="none: a question about text alone")
     responses: tuple[Response, Response] = Field(description="the two candidates, neither empty")
-    id: Identifier | None = Field(None, description="given back; generated when absent")
+    id: Identifier | None = Field(default=None, description="given back; generated when absent")
     priority: Literal["interactive", "batch"] = "interactive"
-    timeout_s: float = Field(120, gt=0, le=3600, description="seconds until 504, waiting included")
-    temperature: float = Field(0, ge=0, le=2)
-    seed: int = Field(0, ge=0, lt=2**32)
+    timeout_s: float = Field(
+        default=120, gt=0, le=3600, description="seconds until 504, waiting included"
+    )
+    temperature: float = Field(default=0, ge=0, le=2)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 class ScoreRequest(_ComparisonIn):
     """Which of two responses is better?"""
 
-    run_id: Identifier | None = Field(None, description="groups the requests of one run")
-    rubric: RubricIn | None = Field(None, description="absent: the judge writes its own")
+    run_id: Identifier | None = Field(default=None, description="groups the requests of one run")
+    rubric: RubricIn | None = Field(default=None, description="absent: the judge writes its own")
     depth: Literal["full", "verdict"] = Field(
-        "full", description="verdict: no evaluation is written, one token decides; faster"
+        default="full", description="verdict: no evaluation is written, one token decides; faster"
     )
     order: Literal["given", "both"] = Field(
-        "given", description="both: judged again with the responses swapped, probabilities averaged"
+        default="given",
+        description="both: judged again with the responses swapped, probabilities averaged",
     )
     votes: int = Field(
-        1, ge=1, le=16, description="passes an order; more than 1 needs a temperature"
+        default=1, ge=1, le=16, description="passes an order; more than 1 needs a temperature"
     )
     require_consistent: bool = Field(
-        False, description="with order both: abstain when the two orders disagree"
+        default=False, description="with order both: abstain when the two orders disagree"
     )
-    evaluators: tuple[Identifier, ...] = Field((), description="none are configured on this server")
+    evaluators: tuple[Identifier, ...] = Field(
+        default=(), description="none are configured on this server"
+    )
     cache: Literal["use", "bypass"] = "use"
 
     @model_validator(mode="after")
@@ -107,8 +112,12 @@ class ScoreRequest(_ComparisonIn):
 class RubricRequest(_ComparisonIn):
     """By what should these two responses be judged?"""
 
-    evaluators: tuple[Identifier, ...] = Field((), description="none are configured on this server")
-    label: Literal[1, 2] | None = Field(None, description="the better response, if it is known")
+    evaluators: tuple[Identifier, ...] = Field(
+        default=(), description="none are configured on this server"
+    )
+    label: Literal[1, 2] | None = Field(
+        default=None, description="the better response, if it is known"
+    )
 
     def call(self) -> Call:
         """The request in the service's own words."""

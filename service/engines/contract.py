@@ -39,7 +39,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class LabelLogprobs:
-    """Raw log-probabilities (nats) of both labels at the verdict token, over the whole vocabulary."""
+    """Log-probabilities (nats) of both labels at the verdict token, over the whole vocabulary."""
 
     first: float
     second: float

@@ -13,6 +13,8 @@ import math
 import re
 from collections.abc import Callable
 
+from typing_extensions import override
+
 from models.judgement import RUBRIC_END
 from models.prompts import FilledPrompt
 from service.engines.contract import (
@@ -28,7 +30,8 @@ Script = Callable[[GenerationRequest], str | Generation]
 """Called once a generation; raises what `Engine.generate` may raise."""
 
 _RUBRIC = (
-    "<rubric>\n1. Accuracy (70%): it matches the image.\n2. Relevance (30%): it answers what was asked.\n"
+    "<rubric>\n1. Accuracy (70%): it matches the image.\n"
+    "2. Relevance (30%): it answers what was asked.\n"
     "<justify>Being right matters most.</justify>\n</rubric>"
 )
 _VERDICT = re.compile(r"([12])\s*(?:</answer>)?\s*\Z")
@@ -53,12 +56,15 @@ class ScriptedEngine(Engine):
         self.cancelled = 0
 
     @property
+    @override
     def state(self) -> EngineState:
         return self._state
 
+    @override
     async def start(self) -> None:
         self._state = "ready"
 
+    @override
     async def stop(self) -> None:
         self._state = "stopped"
 
@@ -66,6 +72,7 @@ class ScriptedEngine(Engine):
         """Plays a dead engine until `start`."""
         self._state = "down"
 
+    @override
     async def generate(self, request: GenerationRequest) -> Generation:
         if self._state != "ready":
             raise EngineUnavailable(f"the engine is {self._state}")

@@ -56,14 +56,12 @@ class Judge:
         passes = [first]
         shared = rubric or first.rubric
         if shared is not None:
-            remaining = [
-                (order, vote)
-                for order in (("given", "swapped") if options.order == "both" else ("given",))
-                for vote in range(options.votes)
-            ][1:]
+            turns: list[tuple[Order, int]] = [
+                (order, vote) for order in options.orders for vote in range(options.votes)
+            ]
             passes += await _together(
                 self._pass(comparison, order, replace(options, seed=options.seed + vote), shared)
-                for order, vote in remaining
+                for order, vote in turns[1:]
             )
         return summed_up(passes, options, shared)
 
@@ -172,7 +170,7 @@ class Judge:
 
 
 async def _together(passes: Iterable[Coroutine[None, None, Pass]]) -> list[Pass]:
-    """Runs passes at the same time; when one fails, the others are cancelled and its error raised."""
+    """Runs passes at the same time; when one fails, the others are cancelled."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in passes]

@@ -31,6 +31,11 @@ class JudgingOptions:
     require_consistent: bool = False
     priority: Priority = "interactive"
 
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """The orders that are asked for; the first pass reads the given one."""
+        return ("given", "swapped") if self.order == "both" else ("given",)
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

@@ -11,7 +11,7 @@ from models.calibration import Order, sigmoid
 from models.comparison import Position
 from models.rubric import Rubric
 from service.engines import LabelLogprobs
-from service.judging.judgement import Judgement, JudgingOptions, Pass, Usage
+from service.judging.judgement import AbstentionReason, Judgement, JudgingOptions, Pass, Usage
 
 
 def probability_of_first(labels: LabelLogprobs) -> float:
@@ -38,11 +38,12 @@ def summed_up(passes: Sequence[Pass], options: JudgingOptions, rubric: Rubric | 
     to a question that asked for both orders is not an answer.
     """
     by_order = _mean_by_order(passes)
-    asked: tuple[Order, ...] = ("given", "swapped") if options.order == "both" else ("given",)
-    reason = next((p.reason for p in passes if p.reason is not None), None)
+    reason: AbstentionReason | None = next(
+        (found.reason for found in passes if found.reason is not None), None
+    )
     probability: float | None = None
     consistent: bool | None = None
-    if all(order in by_order for order in asked):
+    if all(order in by_order for order in options.orders):
         reason = None
         probability = math.fsum(by_order.values()) / len(by_order)
         if options.order == "both":

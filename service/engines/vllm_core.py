@@ -1,0 +1,134 @@
+"""One running vLLM core: a generation request in, a generation out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import structlog
+from PIL import Image
+
+from models.comparison import JudgeImage
+from models.prompts import FilledPrompt
+from models.release import Release
+from models.release_checks import check_release
+from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
+from service.engines.vllm_rendering import PromptRenderer
+from service.errors import ContextExceeded, EngineUnavailable
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_log = structlog.get_logger(__name__)
+
+_PRIORITIES = {"interactive": 0, "batch": 10}  # vLLM serves the lower number first
+_FEWEST_ANSWER_TOKENS = 16
+
+
+class VllmCore:
+    """A release's judge, loaded and checked. Once `dead`, it stays so."""
+
+    def __init__(self, llm: AsyncLLM, labels: tuple[int, int]) -> None:
+        self._llm = llm
+        self._labels = labels
+        self._renderer = PromptRenderer(llm.renderer, llm.vllm_config)
+
+    @classmethod
+    async def checked(cls, llm: AsyncLLM, release: Release) -> VllmCore:
+        """Checks the release on the freshly started engine and makes a first forward pass.
+
+        Raises:
+            ReleaseInvalid: the release and its prompts do not fit each other.
+            EngineUnavailable: the forward pass failed.
+        """
+        # Profiling at start-up leaves entries that only one side of the multimodal cache knows.
+        await llm.reset_mm_cache()
+        labels = await check_release(release, PromptRenderer(llm.renderer, llm.vllm_config))
+        core = cls(llm, labels)
+        await core.generate(_probe(release))
+        return core
+
+    @property
+    def dead(self) -> bool:
+        """Whether the core process is gone."""
+        return self._llm.errored
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """`Engine.generate` on this core."""
+        rendered = await _translated(self._renderer.render(request.prompt, request.prefill))
+        context = self._renderer.context_tokens
+        room = context - len(rendered["prompt_token_ids"])
+        if room < min(_FEWEST_ANSWER_TOKENS, request.max_tokens):
+            raise ContextExceeded(f"the comparison exceeds the model's context of {context} tokens")
+        params = self._sampling_params(request, room)
+        for _ in range(2):  # an "error" finish is worth one retry, as vLLM's own server does
+            output = await _translated(self._output(rendered, params, request))
+            if output is not None and output.outputs[0].finish_reason in ("stop", "length"):
+                return self._generation(output, request)
+        raise EngineUnavailable("the engine gave up on this request")
+
+    async def _output(self, rendered: Any, params: Any, request: GenerationRequest) -> Any:
+        priority = _PRIORITIES[request.priority]
+        last = None
+        async for output in self._llm.generate(rendered, params, uuid4().hex, priority=priority):
+            last = output
+        return last
+
+    def _sampling_params(self, request: GenerationRequest, room: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        structured = StructuredOutputsParams(regex=request.grammar) if request.grammar else None
+        return SamplingParams(
+            max_tokens=min(request.max_tokens, room),
+            temperature=request.temperature,
+            seed=request.seed if request.temperature > 0 else None,
+            stop=list(request.stop),
+            include_stop_str_in_output=True,
+            structured_outputs=structured,
+            logprob_token_ids=list(self._labels) if request.read_labels else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _generation(self, output: Any, request: GenerationRequest) -> Generation:
+        (completion,) = output.outputs
+        return Generation(
+            text=completion.text,
+            truncated=completion.finish_reason == "length" and request.max_tokens > 1,
+            prompt_tokens=len(output.prompt_token_ids),
+            completion_tokens=len(completion.token_ids),
+            cached_tokens=output.num_cached_tokens or 0,
+            labels=self._label_logprobs(completion) if request.read_labels else None,
+        )
+
+    def _label_logprobs(self, completion: Any) -> LabelLogprobs | None:
+        """Read at the last label token: nothing but the closing tag follows the verdict."""
+        first, second = self._labels
+        for place in range(len(completion.token_ids) - 1, -1, -1):
+            if completion.token_ids[place] in (first, second):
+                at = completion.logprobs[place]
+                return LabelLogprobs(at[first].logprob, at[second].logprob)
+        return None
+
+
+def _probe(release: Release) -> GenerationRequest:
+    pixels = Image.new("RGB", (56, 56), (128, 128, 128))
+    picture = (JudgeImage(pixels, "probe"),) if release.config.images.maximum else ()
+    prompt = FilledPrompt("Answer.", (*picture, "Ready?"))
+    return GenerationRequest(prompt, max_tokens=1, read_labels=True)
+
+
+async def _translated(work: Awaitable[Any]) -> Any:
+    """The boundary: whatever vLLM raises becomes one of the service's errors."""
+    from vllm.exceptions import GracefulHTTPError, VLLMClientError
+
+    try:
+        return await work
+    except VLLMClientError as cause:
+        raise ContextExceeded("the comparison is longer than the model's context") from cause
+    except GracefulHTTPError as cause:
+        raise EngineUnavailable("the engine's queue is full", retry_after_s=1) from cause
+    except Exception as cause:
+        _log.warning("engine failed on a request", error=type(cause).__name__)
+        raise EngineUnavailable("the engine failed on this request") from cause
