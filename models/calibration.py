@@ -20,7 +20,7 @@ class Platt(BaseModel):
     Source: Platt, "Probabilistic Outputs for Support Vector Machines" (1999).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(default=1.0, gt=0, description="above 1 makes the judge less sure")
     bias: float = Field(default=0.0, description="in nats, towards the response read first")

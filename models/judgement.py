@@ -41,7 +41,7 @@ Part = Literal["rubric", "evaluation"]
 GRAMMARS: dict[Part, str] = {"rubric": _RUBRIC + _REST, "evaluation": _REST}
 """Regular expressions for structured output; each match is readable by `read_judgement`."""
 
-RUBRIC_GRAMMAR = _RUBRIC.removesuffix("\n")
+RUBRIC_GRAMMAR = _RUBRIC.removesuffix(r"\n")
 """A rubric alone, for `POST /rubric` and for verdict depth."""
 
 ANSWER_END = "</answer>"
@@ -74,7 +74,7 @@ def read_judgement(text: str, begins_with: Part = "rubric") -> WrittenJudgement:
     names = [name for name, _ in blocks]
     expected = ["rubric", "eval", "answer"] if begins_with == "rubric" else ["eval", "answer"]
     if names != expected:
-        raise UnreadableJudgement(f"expected {expected}, found {names}")
+        raise UnreadableJudgement(f"expected {expected}, found {names[:8]}")
     contents = dict(blocks)
     answer = contents["answer"].strip()
     if answer not in ("1", "2"):

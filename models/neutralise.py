@@ -22,7 +22,7 @@ SECTION_NAMES = ("question", "response_1", "response_2")
 """The tags that our prompt files put around what comes from outside."""
 
 _ANGLES = str.maketrans({"<": "‹", ">": "›"})
-_TAG = rf"<\s*/?\s*(?:{'|'.join((*TAG_NAMES, *SECTION_NAMES))})\s*/?\s*>"
+_TAG = rf"<\s*(?:/\s*)?(?:{'|'.join((*TAG_NAMES, *SECTION_NAMES))})\s*(?:/\s*)?>"
 _WORD_JOINER = "\u2060"
 
 
@@ -49,7 +49,9 @@ class Neutraliser:
 
     def __init__(self, special_tokens: Iterable[str]) -> None:
         # Longest first: of two tokens that begin alike the longer one is meant.
-        tokens = sorted({token for token in special_tokens if token.strip()}, key=len, reverse=True)
+        # A single letter that is a token of its own ("ö") is ordinary text.
+        found = {token for token in special_tokens if len(token.strip()) > 1}
+        tokens = sorted(found, key=len, reverse=True)
         self.special_tokens = tuple(tokens)
         alternatives = [re.escape(token) for token in tokens]
         self._control = re.compile("|".join([*alternatives, f"(?i:{_TAG})"]))
@@ -65,5 +67,5 @@ def _defuse(match: re.Match[str]) -> str:
     changed = found.translate(_ANGLES)
     if changed != found:
         return changed
-    # A token without angle brackets ("[INST]"): split it after its first character.
-    return found[0] + _WORD_JOINER + found[1:]
+    # A token without angle brackets ("[INST]"): split everywhere, for it may overlap another.
+    return "".join(letter + _WORD_JOINER for letter in found)

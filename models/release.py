@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os.path
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +23,7 @@ from models.prompts import DEFAULT_DIR, Prompts, read_prompts
 SHIPPED_DIR = Path(__file__).parent / "releases"
 """Releases that are part of the repository; their folder names are their names."""
 
-_JUDGES_NOTHING = {".md", ".png", ".git", ".gitattributes", ".gitignore"}
+_JUDGES_NOTHING = {".md", ".png"}
 
 
 class _Config(BaseModel):
@@ -107,6 +109,8 @@ def load_release(name: str) -> Release:
             raise ReleaseInvalid(
                 f"{judge_dir} has no {required}: not a model in the Hugging Face layout"
             )
+    if not any(judge_dir.glob("*.safetensors")):
+        raise ReleaseInvalid(f"{judge_dir} has no weights (*.safetensors)")
     prompts = read_prompts(prompts_dir)
     return Release(config, judge_dir, prompts, _fingerprint(config, prompts_dir, judge_dir))
 
@@ -117,32 +121,33 @@ def control_tokens(judge_dir: Path) -> tuple[str, ...]:
     All added tokens count, also those not flagged special: ``<tool_call>`` is
     not, and still becomes one token with a meaning.
     """
-    tokenizer: dict[str, Any] = json.loads(
-        (judge_dir / "tokenizer.json").read_text(encoding="utf-8")
-    )
-    return tuple(token["content"] for token in tokenizer.get("added_tokens", ()))
+    path = judge_dir / "tokenizer.json"
+    try:
+        tokenizer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(token["content"] for token in tokenizer.get("added_tokens", ()))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as cause:
+        raise ReleaseInvalid(f"{path} is not a tokenizer") from cause
 
 
 def _find(name: str) -> Path:
-    shipped = SHIPPED_DIR / name
-    if "/" not in name and shipped.is_dir():
-        return shipped
+    known = sorted(p.name for p in SHIPPED_DIR.iterdir() if (p / "release.toml").exists())
+    if name in known:
+        return SHIPPED_DIR / name
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and os.path.isdir(path):
         return path
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _from_hub(name)
-    known = sorted(p.name for p in SHIPPED_DIR.iterdir() if (p / "release.toml").exists())
     raise ReleaseInvalid(f"no release {name!r}: not a folder, a hub id, or one of {known}")
 
 
 def _from_hub(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repo_id))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as cause:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as cause:
         raise ReleaseInvalid(
             f"{repo_id!r} is not a folder here and could not be downloaded from the hub"
         ) from cause
@@ -153,29 +158,35 @@ def _read_config(folder: Path) -> ReleaseConfig:
         return ReleaseConfig.model_validate(
             tomllib.loads((folder / "release.toml").read_text("utf-8"))
         )
-    except (tomllib.TOMLDecodeError, ValidationError) as cause:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as cause:
         raise ReleaseInvalid(f"{folder / 'release.toml'}: {cause}") from cause
 
 
 def _plain_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name.strip("/").split("/")[-1])[
-        :64
-    ]
+    last = Path(name).expanduser().resolve().name
+    return re.sub(r"[^a-zA-Z0-9._-]", "-", last).lstrip("._-")[:64] or "model"
 
 
 def _fingerprint(config: ReleaseConfig, prompts_dir: Path, judge_dir: Path) -> str:
     digest = hashlib.sha256()
     rules = {"grammar": GRAMMAR_REVISION, "neutralise": NEUTRALISE_REVISION}
-    settled = {"config": config.model_dump(mode="json"), "rules": rules}
+    judging = config.model_dump(mode="json", exclude={"name", "purpose", "base_model"})
+    settled = {"config": judging, "rules": rules}
     digest.update(json.dumps(settled, sort_keys=True).encode())
     files = [
         *sorted(prompts_dir.glob("*.txt")),
-        *sorted(p for p in judge_dir.rglob("*") if p.is_file()),
+        *sorted(
+            p
+            for p in judge_dir.rglob("*")
+            if p.is_file()
+            and not any(part.startswith(".") for part in p.relative_to(judge_dir).parts)
+        ),
     ]
     for file in files:
         if file.suffix in _JUDGES_NOTHING or file.name in ("LICENSE", "NOTICE"):
             continue
-        digest.update(file.name.encode() + b"\0")
+        root = prompts_dir if file.parent == prompts_dir else judge_dir
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:32]

@@ -61,8 +61,9 @@ async def _label_id(renderer: Renderer, prompt: FilledPrompt, tail: list[int], l
 
 async def _check_room(release: Release, renderer: Renderer) -> None:
     config = release.config
-    side = int(config.images.most_pixels**0.5) // 28 * 28
-    largest = Image.new("RGB", (side, side))
+    cells = config.images.most_pixels // 28**2
+    rows = max(range(1, int(cells**0.5) + 1), key=lambda rows: (rows * (cells // rows), rows))
+    largest = Image.new("RGB", (28 * (cells // rows), 28 * rows))
     images = tuple(JudgeImage(largest, f"largest:{n}") for n in range(config.images.maximum))
     comparison = Comparison("?", ("a", "b"), images)
     prompt = release.prompts["write_rubric"].fill(comparison, release.neutralise)
@@ -77,10 +78,11 @@ async def _check_room(release: Release, renderer: Renderer) -> None:
 
 
 async def _check_control_tokens(release: Release, renderer: Renderer) -> None:
+    images = min(1, release.config.images.maximum)
     hostile = "".join(release.neutralise.special_tokens)
     fill = release.prompts["write_rubric"].fill
-    benign_ids = await renderer.token_ids(fill(_probe(images=1), release.neutralise))
-    hostile_ids = await renderer.token_ids(fill(_probe(hostile, images=1), release.neutralise))
+    benign_ids = await renderer.token_ids(fill(_probe(images=images), release.neutralise))
+    hostile_ids = await renderer.token_ids(fill(_probe(hostile, images), release.neutralise))
     for token in release.neutralise.special_tokens:
         alone = await renderer.token_ids(FilledPrompt("", ()), token)
         token_id = alone[-1]

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 
 _ITEM = re.compile(
-    r"""^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]+      # "1." "1)" "-" "*" "•"
-        (?P<name>[^\n]{1,200}?)[ \t]*
-        [(\[]?[ \t]*(?P<weight>\d{1,3}(?:\.\d{1,4})?)[ \t]*%[ \t]*[)\]]?
+    r"""^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]++     # "1." "1)" "-" "*" "•"
+        (?P<name>[^\n]{1,200}?)
+        [(\[]?[ \t]*+(?<![\d.])(?P<weight>\d{1,3}(?:\.\d{1,4})?)[ \t]*%[ \t]*[)\]]?
         [ \t*_]*(?:[:\-–—][ \t]*)?(?P<description>[^\n]*)$""",
     re.MULTILINE | re.VERBOSE,
 )
@@ -62,6 +62,7 @@ def read_criteria(text: str) -> tuple[Criterion, ...]:
     found = [
         (match["name"].strip(" *_([:-–—"), match["description"].strip(), float(match["weight"]))
         for match in _ITEM.finditer(text)
+        if match["name"].strip(" *_([:-–—")
     ]
     total = sum(weight for _, _, weight in found)
     if total <= 0:

@@ -72,7 +72,7 @@ class PromptFile:
         """
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as cause:
+        except (OSError, UnicodeDecodeError) as cause:
             raise ReleaseInvalid(f"prompt file {path.name} cannot be read") from cause
         parts = _PARTS.match(text.strip() + "\n")
         if parts is None:
@@ -83,6 +83,9 @@ class PromptFile:
             raise ReleaseInvalid(
                 f"{path.name}: needs each of {sorted(_HOLES[layout])} exactly once"
             )
+        if "" in user[2:-1:2]:
+            # "<|im_" at the end of one and "end|>" at the start of the next would be a token.
+            raise ReleaseInvalid(f"{path.name}: text must part {{question}} and the like")
         return cls(parts["system"].strip(), user)
 
     def fill(

@@ -64,7 +64,7 @@ def random_scene(rng: random.Random, fewest: int = 2, most: int = 7) -> Scene:
     size = rng.randint(fewest, most)
     cells = rng.sample([(r, c) for r in range(CELLS) for c in range(CELLS)], size)
     kinds = [(rng.choice(SHAPES), rng.choice(list(COLOURS))) for _ in range(max(2, size - 2))]
-    chosen = kinds[:2] + [rng.choice(kinds) for _ in range(size - 2)]
+    chosen = (kinds[:2] + [rng.choice(kinds) for _ in range(size - 2)])[:size]
     return Scene(
         tuple(
             SceneObject(shape, colour, row, column)

@@ -131,7 +131,7 @@ def weighted_loss(
     return (loss_BT * target_weights_BT).sum() / target_weights_BT.sum()
 
 
-def train(recipe: Recipe, run: Path, prompts: Prompts) -> Path:
+def train(recipe: Recipe, run: Path, prompts: Prompts, checkpoint_every: int = 250) -> Path:
     """Trains, checkpointing into `run`, and returns the folder of the finished judge."""
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -157,9 +157,9 @@ def train(recipe: Recipe, run: Path, prompts: Prompts) -> Path:
                 f" {left_min:.0f} min left",
                 flush=True,
             )
-        if (at + 1) % 250 == 0 or at + 1 == recipe.steps:
+        if (at + 1) % checkpoint_every == 0 or at + 1 == recipe.steps:
             _checkpoint(run, recipe, model, optimizer, at + 1)
-            tiny_model.save(run / "judge", model, processor)
+    tiny_model.save(run / "judge", model, processor)
     return run / "judge"
 
 

@@ -63,7 +63,8 @@ CHAT_TEMPLATE = """\
 def build_tokenizer(prompts: Prompts, seed: int, cases: int = 4000) -> Qwen2Tokenizer:
     """A byte-level BPE tokenizer trained on what the toy world's judges read and write.
 
-    All 256 bytes are in the vocabulary: any Unicode text survives encoding and decoding.
+    All 256 bytes are in the vocabulary: any text in NFC survives encoding and decoding, as with
+    Qwen2.5's own tokenizer, which normalises to NFC first.
     """
     alphabet = sorted(_byte_alphabet())
     empty = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(alphabet)}, merges=[])

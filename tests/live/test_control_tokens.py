@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from PIL import Image
@@ -28,11 +27,11 @@ PLACES = ("question", "response 1", "response 2", "rubric")
 
 
 @pytest.fixture(scope="module")
-def renderer() -> Iterator[PromptRenderer]:
+def renderer() -> PromptRenderer:
     torchvision_guard.install()
     settings = VllmSettings()
     prepare_environment(RELEASE, settings)
-    yield PromptRenderer.without_engine(engine_args(RELEASE, settings).create_engine_config())
+    return PromptRenderer.without_engine(engine_args(RELEASE, settings).create_engine_config())
 
 
 def prompt_with(text: str, place: str, release: Release = RELEASE) -> FilledPrompt:

@@ -4,20 +4,23 @@ import importlib.util
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 
 _here = Path(__file__).resolve().parent
 
 
-def _run(path: str) -> None:
+def _run(path: str) -> ModuleType | None:
     spec = importlib.util.spec_from_file_location("_proxy_grm_start_up", path)
     if spec is not None and spec.loader is not None:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        if hasattr(module, "install"):
-            module.install()
+        return module
+    return None
 
 
-_run(str(_here.parent / "__init__.py"))
+_guard = _run(str(_here.parent / "__init__.py"))
+if _guard is not None:
+    _guard.install()
 
 # There is one sitecustomize a process: the one that this file hides is run as well.
 _others = [path for path in sys.path if Path(path or ".").resolve() != _here]

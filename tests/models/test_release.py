@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from models import release as release_module
+from models.calibration import Platt
+from models.errors import ReleaseInvalid
+from models.prompts import DEFAULT_DIR, read_prompts
+from models.release import SHIPPED_DIR, ReleaseConfig, control_tokens, load_release
+
+SHIPPED = sorted(path.parent.name for path in SHIPPED_DIR.glob("*/release.toml"))
+
+
+def fingerprint(folder):
+    return load_release(str(folder)).fingerprint
+
+
+def test_a_release_is_read_from_its_folder(release_folder):
+    release = load_release(str(release_folder))
+    assert release.config.name == "small"
+    assert release.config.purpose == "production"
+    assert release.config.context_tokens == 1024
+    assert release.config.sampling.judgement_tokens == 64
+    assert release.config.images.most_pixels == 3136
+    assert release.config.calibration.at("full", "given") == Platt(temperature=1.5)
+    assert release.config.calibration.at("verdict", "given") == Platt()
+    assert release.config.labels == ("1", "2")
+    assert release.judge_dir == release_folder / "judge"
+    assert release.prompts["write_rubric"].system == "Compare."
+
+
+def test_a_release_without_prompts_of_its_own_has_the_default_ones(release_folder):
+    shutil.rmtree(release_folder / "prompts")
+    assert load_release(str(release_folder)).prompts == read_prompts(DEFAULT_DIR)
+
+
+def test_the_text_transform_knows_every_added_token(release_folder):
+    release = load_release(str(release_folder))
+    assert set(release.neutralise.special_tokens) == {
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|image_pad|>",
+        "<tool_call>",
+    }
+    assert release.neutralise("<tool_call></eval>").attempts == 2
+
+
+def test_a_tokenizer_without_added_tokens_has_no_control_tokens(release_folder):
+    (release_folder / "judge" / "tokenizer.json").write_text('{"model": {}}')
+    assert control_tokens(release_folder / "judge") == ()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_release_loads_by_the_name_of_its_folder(name):
+    release = load_release(name)
+    assert release.config.name == name
+    assert release.judge_dir == SHIPPED_DIR / name / "judge"
+    assert len(release.neutralise.special_tokens) >= 3
+
+
+def test_the_embedded_release_is_for_demonstration():
+    assert load_release("tiny").config.purpose == "demo"
+
+
+# Plain models
+
+
+def test_a_plain_model_folder_is_a_judge_with_default_prompts(model_folder):
+    release = load_release(str(model_folder))
+    assert release.config.name == "My-Model-7B"
+    assert release.config.purpose == "production"
+    assert release.config.base_model == str(model_folder)
+    assert release.judge_dir == model_folder
+    assert release.prompts == read_prompts(DEFAULT_DIR)
+
+
+@pytest.mark.parametrize(
+    "folder_name", ["My Model (v2)", "x" * 80, "_model", ".model", "-model", "模型", "модель-7B"]
+)
+def test_a_plain_model_folder_may_have_any_name(model_folder, folder_name):
+    folder = model_folder.rename(model_folder.parent / folder_name)
+    name = load_release(str(folder)).config.name
+    assert ReleaseConfig(name=name, purpose="demo", base_model="").name == name
+
+
+def test_a_plain_model_may_be_named_with_a_slash_at_the_end(model_folder):
+    assert load_release(f"{model_folder}/").config.name == "My-Model-7B"
+
+
+@pytest.mark.parametrize("name", [".", "./"])
+def test_the_folder_one_stands_in_can_be_a_release(release_folder, monkeypatch, name):
+    monkeypatch.chdir(release_folder)
+    assert load_release(name).config.name == "small"
+
+
+def test_the_folder_one_stands_in_can_be_a_plain_model(model_folder, monkeypatch):
+    monkeypatch.chdir(model_folder)
+    assert load_release("./").judge_dir.resolve() == model_folder
+
+
+def test_a_folder_is_preferred_to_a_hub_id_of_the_same_name(model_folder, monkeypatch):
+    monkeypatch.chdir(model_folder.parent.parent)
+    name = f"{model_folder.parent.name}/{model_folder.name}"
+    assert load_release(name).judge_dir.resolve() == model_folder
+
+
+def test_a_home_folder_may_be_written_with_a_tilde(model_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(model_folder.parent))
+    assert load_release("~/My-Model-7B").judge_dir == model_folder
+
+
+def test_a_hub_id_is_downloaded(model_folder, monkeypatch):
+    asked = []
+
+    def download(repo_id):
+        asked.append(repo_id)
+        return str(model_folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    release = load_release("Some-Org/Some-VL-7B")
+    assert asked == ["Some-Org/Some-VL-7B"]
+    assert release.config.name == "Some-VL-7B"
+    assert release.config.base_model == "Some-Org/Some-VL-7B"
+    assert release.judge_dir == model_folder
+
+
+@pytest.mark.parametrize("cause", [LocalEntryNotFoundError("offline"), OSError("no route")])
+def test_a_hub_that_cannot_be_reached_is_an_invalid_release(monkeypatch, cause):
+    def download(repo_id):
+        raise cause
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ReleaseInvalid, match="'org/model' is not a folder here") as caught:
+        load_release("org/model")
+    assert caught.value.__cause__ is cause
+
+
+@pytest.mark.parametrize("name", ["two  words/model", "tiny/", "org/-model", "org/" + "x" * 200])
+def test_a_name_that_no_hub_id_can_have_is_an_invalid_release(name):
+    with pytest.raises(ReleaseInvalid):
+        load_release(name)
+
+
+# What cannot be loaded
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ReleaseInvalid) as caught:
+        load_release("no-such-release")
+    assert "'no-such-release'" in str(caught.value)
+    assert str(SHIPPED) in str(caught.value)
+    assert "tiny" in SHIPPED
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "a\0b", "x" * 300, "/no/such/folder", "~/no/such/folder", "a/b/c"]
+)
+def test_a_name_that_is_nothing_is_an_invalid_release(name):
+    with pytest.raises(ReleaseInvalid):
+        load_release(name)
+
+
+def test_a_folder_that_is_neither_release_nor_model_is_refused(tmp_path):
+    with pytest.raises(ReleaseInvalid, match=r"has neither release\.toml nor a model's config"):
+        load_release(str(tmp_path))
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_judge_with_a_file_missing_is_refused(release_folder, missing):
+    (release_folder / "judge" / missing).unlink()
+    with pytest.raises(ReleaseInvalid, match=f"judge has no {missing}"):
+        load_release(str(release_folder))
+
+
+def test_a_release_without_its_judge_is_refused(release_folder):
+    shutil.rmtree(release_folder / "judge")
+    with pytest.raises(ReleaseInvalid, match=r"judge has no config\.json"):
+        load_release(str(release_folder))
+
+
+@pytest.mark.parametrize("missing", ["write_rubric.txt", "rubric_given.txt"])
+def test_a_release_with_a_prompt_missing_is_refused(release_folder, missing):
+    (release_folder / "prompts" / missing).unlink()
+    with pytest.raises(ReleaseInvalid, match=f"{missing} cannot be read"):
+        load_release(str(release_folder))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('name = "small"', "name = small", "release.toml"),
+        ('name = "small"', 'name = "small', "release.toml"),
+        ('name = "small"', 'name = "small"\nname = "twice"', "release.toml"),
+        ('name = "small"\n', "", "name"),
+        ('"small"', '"with blanks"', "name"),
+        ('"small"', '"../up"', "name"),
+        ('"production"', '"fun"', "purpose"),
+        ("context_tokens = 1024", "context_tokens = 1", "context_tokens"),
+        ("context_tokens = 1024", 'labels = ["1"]', "labels"),
+        ("context_tokens = 1024", "proxy_tokens = 1", "proxy_tokens"),
+        ("most_pixels = 3136", "most_pixels = 1", "most_pixels"),
+        ("maximum = 1", "maximum = -1", "maximum"),
+        ("temperature = 1.5", "temperature = 0", "temperature"),
+    ],
+)
+def test_a_malformed_release_file_is_refused_with_the_place(release_folder, old, new, complaint):
+    path = release_folder / "release.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ReleaseInvalid, match=complaint) as caught:
+        load_release(str(release_folder))
+    assert str(path) in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_an_empty_release_file_is_refused(release_folder):
+    (release_folder / "release.toml").write_bytes(b"")
+    with pytest.raises(ReleaseInvalid, match="base_model"):
+        load_release(str(release_folder))
+
+
+def test_a_release_file_that_is_not_utf_8_is_refused(release_folder):
+    (release_folder / "release.toml").write_bytes(b'name = "\xff"\n')
+    with pytest.raises(ReleaseInvalid, match=r"release\.toml"):
+        load_release(str(release_folder))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"added_tokens": [{}]}'])
+def test_a_malformed_tokenizer_makes_a_release_invalid(release_folder, content):
+    (release_folder / "judge" / "tokenizer.json").write_text(content)
+    with pytest.raises(ReleaseInvalid, match=r"tokenizer\.json"):
+        _ = load_release(str(release_folder)).neutralise
+
+
+# The fingerprint
+
+
+def test_a_fingerprint_is_32_hex_digits_and_stays(release_folder):
+    first = fingerprint(release_folder)
+    assert len(first) == 32
+    assert set(first) <= set("0123456789abcdef")
+    assert fingerprint(release_folder) == first
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "prompts/write_rubric.txt",
+        "prompts/rubric_given.txt",
+        "judge/model.safetensors",
+        "judge/config.json",
+        "judge/tokenizer.json",
+    ],
+)
+def test_one_byte_of_a_prompt_weight_or_config_changes_the_fingerprint(release_folder, file):
+    before = fingerprint(release_folder)
+    path = release_folder / file
+    path.write_bytes(path.read_bytes() + b" ")
+    assert fingerprint(release_folder) != before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("context_tokens = 1024", "context_tokens = 1025"),
+        ("judgement_tokens = 64", "judgement_tokens = 65"),
+        ("most_pixels = 3136", "most_pixels = 6272"),
+        ("temperature = 1.5", "temperature = 1.25"),
+        ("[calibration.full.given]", "[calibration.full.swapped]"),
+        ("context_tokens = 1024", 'context_tokens = 1024\nlabels = ["A", "B"]'),
+        ("context_tokens = 1024", "context_tokens = 1024\nstructured_output = false"),
+    ],
+)
+def test_one_setting_changes_the_fingerprint(release_folder, old, new):
+    before = fingerprint(release_folder)
+    path = release_folder / "release.toml"
+    path.write_text(path.read_text().replace(old, new))
+    assert fingerprint(release_folder) != before
+
+
+def test_a_new_weight_file_changes_the_fingerprint(release_folder):
+    before = fingerprint(release_folder)
+    (release_folder / "judge" / "model-2.safetensors").write_bytes(b"")
+    assert fingerprint(release_folder) != before
+
+
+def test_a_weight_file_under_another_name_changes_the_fingerprint(release_folder):
+    before = fingerprint(release_folder)
+    weights = release_folder / "judge" / "model.safetensors"
+    weights.rename(weights.with_name("other.safetensors"))
+    assert fingerprint(release_folder) != before
+
+
+def test_a_file_in_another_folder_changes_the_fingerprint(release_folder):
+    template = release_folder / "judge" / "chat_template.jinja"
+    template.write_text("{{ messages }}")
+    before = fingerprint(release_folder)
+    (release_folder / "judge" / "additional_chat_templates").mkdir()
+    template.rename(release_folder / "judge" / "additional_chat_templates" / template.name)
+    assert fingerprint(release_folder) != before
+
+
+@pytest.mark.parametrize("revision", ["GRAMMAR_REVISION", "NEUTRALISE_REVISION"])
+def test_another_reading_of_the_same_text_changes_the_fingerprint(
+    release_folder, monkeypatch, revision
+):
+    before = fingerprint(release_folder)
+    monkeypatch.setattr(release_module, revision, 1_000)
+    assert fingerprint(release_folder) != before
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "README.md",
+        "judge/README.md",
+        "judge/figure.png",
+        "judge/LICENSE",
+        "judge/NOTICE",
+        "judge/.gitattributes",
+        "judge/.gitignore",
+        "judge/.git/HEAD",
+        "judge/.cache/huggingface/download/model.safetensors.metadata",
+    ],
+)
+def test_what_judges_nothing_does_not_change_the_fingerprint(release_folder, file):
+    before = fingerprint(release_folder)
+    path = release_folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("something else")
+    assert fingerprint(release_folder) == before
+
+
+def test_comments_and_order_in_the_release_file_do_not_change_the_fingerprint(release_folder):
+    before = fingerprint(release_folder)
+    path = release_folder / "release.toml"
+    first, second, *rest = path.read_text().splitlines()
+    path.write_text("\n".join(["# A comment", second, "", first, *rest]))
+    assert fingerprint(release_folder) == before
+
+
+def test_a_copy_has_the_same_fingerprint(release_folder, tmp_path):
+    copy = shutil.copytree(release_folder, tmp_path / "elsewhere" / "copy")
+    assert fingerprint(copy) == fingerprint(release_folder)
+
+
+def test_links_to_files_have_the_fingerprint_of_the_files(release_folder, tmp_path):
+    linked = shutil.copytree(release_folder, tmp_path / "linked")
+    weights = linked / "judge" / "model.safetensors"
+    blob = weights.rename(tmp_path / "0123abcd")
+    weights.symlink_to(blob)
+    assert fingerprint(linked) == fingerprint(release_folder)
+
+
+def test_a_plain_model_has_the_same_fingerprint_wherever_it_lies(model_folder, tmp_path):
+    copy = shutil.copytree(model_folder, tmp_path / "another" / "place")
+    assert fingerprint(copy) == fingerprint(model_folder)
+
+
+def test_a_plain_model_and_a_change_of_its_weights_have_different_fingerprints(model_folder):
+    before = fingerprint(model_folder)
+    config = json.loads((model_folder / "config.json").read_text())
+    (model_folder / "config.json").write_text(json.dumps(config | {"layers": 2}))
+    assert fingerprint(model_folder) != before
