@@ -54,6 +54,8 @@ $(VENV)/installed-%: requirements/%.txt pyproject.toml | $(VENV)
 	@# Two engines, or an audio stack built for another torch, would break each other.
 	@$(BIN)/python -m pip uninstall --quiet --yes $(UNWANTED) 2>/dev/null || true
 	$(PIP) --quiet --no-build-isolation --editable . --editable clients/python
+	@$(BIN)/python -c "import torch" || { echo "torch does not load. If it needs CUDA libraries, your index has no \
+	CPU build: make TORCH_CPU_INDEX=<an index that has one> setup"; exit 1; }
 	@touch $@
 
 $(VENV)/installed-cpu: EXTRA_INDEX = $(if $(TORCH_CPU_INDEX),--extra-index-url $(TORCH_CPU_INDEX))

@@ -84,11 +84,14 @@ class Images:
         return JudgeImage(Image.frombytes("RGB", size, rgb), identity)
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
+        pool = ProcessPoolExecutor(
             self._workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_prepare_process,
         )
+        for _ in range(self._workers):
+            pool.submit(int)  # a process starts with its first task: not with the first picture
+        return pool
 
 
 def _prepare_process() -> None:

@@ -118,7 +118,7 @@ class _Batch:
         try:
             if line is None:
                 raise PayloadTooLarge(f"the line has more than {self._most_line_bytes} bytes")
-            asked = parse(ScoreRequest, line)
+            asked = _after_interactive(parse(ScoreRequest, line))
             scored = await score_answer(self._gateway, asked)
             answer, outcome = scored, scored.status
         except ServiceError as error:
@@ -132,6 +132,13 @@ class _Batch:
 
     def _error(self, number: int, line_id: str | None, error: ServiceError) -> LineError:
         return LineError(id=line_id, line=number, error=problem(error, self._request_id))
+
+
+def _after_interactive(asked: ScoreRequest) -> ScoreRequest:
+    """Lines of a batch let single requests go first, unless they ask otherwise."""
+    if "priority" in asked.model_fields_set:
+        return asked
+    return asked.model_copy(update={"priority": "batch"})
 
 
 def _id_of(asked: ScoreRequest | None, line: bytes | None) -> str | None:
