@@ -125,6 +125,10 @@ def engine_args(release: Release, settings: VllmSettings) -> Any:
         own |= {
             "dtype": "float32",
             "enforce_eager": True,
+            # A partly prefilled request with a seed kills vLLM 0.32's CPU worker: it rewinds the
+            # random generator, and "CPU Generator does not use offset". Whole prompts only.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(8192, release.config.context_tokens),
             "gpu_memory_utilization": settings.memory_share or 0.3,
         }
     elif settings.memory_share is not None:

@@ -183,6 +183,19 @@ def test_abandoned_calls_leave_the_engine(gateway: LiveGateway) -> None:
     assert gateway.metric("proxy_grm_queued") == 0
 
 
+def test_many_seeded_votes_at_once_leave_the_engine_alive(gateway: LiveGateway) -> None:
+    def ask(number: int) -> httpx.Response:
+        body = toy_body(number, order="both", votes=8, temperature=1.0, seed=number)
+        return httpx.post(f"{gateway.url}/score", json=body, timeout=120)
+
+    with ThreadPoolExecutor(24) as pool:
+        responses = list(pool.map(ask, range(24)))
+    assert [response.status_code for response in responses] == [200] * 24
+    for response in responses:
+        assert_is_judgement(response.json())
+    assert gateway.metric("proxy_grm_engine_deaths_total") == 0
+
+
 def test_votes_at_a_temperature_are_averaged(client: httpx.Client) -> None:
     body = toy_body(7, votes=4, temperature=1.0, seed=5, rubric={"text": "1. Truth (100%): true."})
     answer = client.post("/score", json=body).json()
