@@ -43,14 +43,18 @@ class Admission:
             Overloaded: the queue is full.
             Draining: the process is stopping.
         """
-        if self.draining:
-            raise Draining("this gateway is stopping; ask another one")
+        self.check()
         began = time.monotonic()
         await self._acquire(priority)
         try:
             yield time.monotonic() - began
         finally:
             self._release()
+
+    def check(self) -> None:
+        """Raises `Draining` when nothing new is taken."""
+        if self.draining:
+            raise Draining("this gateway is stopping; ask another one")
 
     async def drained(self) -> None:
         """Returns when no lease is held and nobody waits."""

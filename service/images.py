@@ -24,8 +24,8 @@ import structlog
 from PIL import Image, ImageOps
 
 from models.comparison import JudgeImage
-from service.child_process import end_with_parent
-from service.errors import ImageRejected, ServiceError
+from service.child_process import end_with_spawner
+from service.errors import ImageRejected
 from service.settings import LimitSettings
 
 _log = structlog.get_logger(__name__)
@@ -33,6 +33,7 @@ _log = structlog.get_logger(__name__)
 FORMATS = ("JPEG", "PNG", "WEBP")
 _SHORTEST_SIDE = 28  # one merged patch of Qwen2.5-VL; 1 x 1 has killed engines (CVE-2026-22773)
 _WIDEST_ASPECT = 100
+_TRIES = 3
 _DATA_URI = re.compile(r"\Adata:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 
 
@@ -65,23 +66,24 @@ class Images:
         Raises:
             ImageRejected: it is none, is damaged, or is outside the bounds.
         """
-        pool = self._pool
-        loop = asyncio.get_running_loop()
-        try:
-            size, rgb, identity = await loop.run_in_executor(pool, _decode, encoded, self._bounds)
-        except _Refused as refused:
-            raise ImageRejected(str(refused)) from None
-        except BrokenProcessPool:
-            _log.warning("an image process died")
-            if pool is self._pool:
-                self._pool = self._new_pool()
-            raise ImageRejected("the image could not be decoded") from None
-        except ServiceError:
-            raise
-        except Exception as error:
-            _log.info("image rejected", error=type(error).__name__)
-            raise ImageRejected("the image is damaged or not a JPEG, PNG or WebP") from None
-        return JudgeImage(Image.frombytes("RGB", size, rgb), identity)
+        for _ in range(_TRIES):
+            pool = self._pool
+            try:
+                size, rgb, identity = await asyncio.get_running_loop().run_in_executor(
+                    pool, _decode, encoded, self._bounds
+                )
+            except _Refused as refused:
+                raise ImageRejected(str(refused)) from None
+            except BrokenProcessPool:  # this picture's doing, or that of one beside it
+                _log.warning("an image process died")
+                if pool is self._pool:
+                    self._pool = self._new_pool()
+            except Exception as error:
+                _log.info("image rejected", error=type(error).__name__)
+                raise ImageRejected("the image is damaged or not a JPEG, PNG or WebP") from None
+            else:
+                return JudgeImage(Image.frombytes("RGB", size, rgb), identity)
+        raise ImageRejected("the image could not be decoded")
 
     def _new_pool(self) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(
@@ -95,7 +97,7 @@ class Images:
 
 
 def _prepare_process() -> None:
-    end_with_parent()
+    end_with_spawner()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the gateway decides
@@ -115,10 +117,11 @@ def _decode(encoded: str, bounds: _Bounds) -> tuple[tuple[int, int], bytes, str]
     width, height = rgb.size
     if width * height > largest:
         scale = (largest / (width * height)) ** 0.5
-        # A very long picture may become thinner than what a judge takes.
+        # A very long picture would become thinner than what a judge takes: it is squeezed.
+        longest = largest // _SHORTEST_SIDE
         smaller = (
-            max(_SHORTEST_SIDE, int(width * scale)),
-            max(_SHORTEST_SIDE, int(height * scale)),
+            min(longest, max(_SHORTEST_SIDE, int(width * scale))),
+            min(longest, max(_SHORTEST_SIDE, int(height * scale))),
         )
         rgb = rgb.resize(smaller, Image.Resampling.BICUBIC, reducing_gap=2.0)
     digest = hashlib.sha256(content).hexdigest()
@@ -149,7 +152,8 @@ def _opened(content: bytes, bounds: _Bounds) -> Image.Image:
         raise _Refused(f"the image is less than {_SHORTEST_SIDE} pixels wide or high")
     if max(width, height) > _WIDEST_ASPECT * min(width, height):
         raise _Refused(f"the image is more than {_WIDEST_ASPECT} times as long as it is wide")
-    if getattr(image, "n_frames", 1) > 1:
+    # The further pictures in a phone's JPEG (MPO) are previews, not an animation.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise _Refused("the image is animated; send one frame")
     return image
 

@@ -14,6 +14,7 @@ from models.comparison import Comparison
 from models.release import Release
 from models.rubric import Rubric
 from service.admission import Admission
+from service.concurrency import together
 from service.errors import DeadlineExceeded, InvalidRequest, NotFound, PayloadTooLarge
 from service.images import Images
 from service.judging import Judge, Judgement, JudgingOptions, Usage, WrittenRubric
@@ -182,10 +183,9 @@ class Scoring:
 
     async def _comparison(self, call: Call, timing: Timing) -> Comparison:
         began = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            decoding = [group.create_task(self._images.decode(image)) for image in call.images]
+        images = await together(self._images.decode(image) for image in call.images)
         timing.image_s = time.monotonic() - began
-        return Comparison(call.question, call.responses, tuple(task.result() for task in decoding))
+        return Comparison(call.question, call.responses, tuple(images))
 
     async def _kept(self, key: str | None) -> Judgement | None:
         kept = await self._store.judgement(key) if key is not None else None

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from models.comparison import Comparison
 from models.rubric import Rubric
+from service.concurrency import stop_if_cancelled
 from service.judging import JudgingOptions
 from service.metrics import Metrics
 from service.settings import CacheSettings
@@ -62,20 +63,33 @@ class Store:
         return Rubric(kept["text"], kept["justification"]) if kept is not None else None
 
     async def keep_rubric(self, rubric: Rubric) -> None:
-        """Keeps a rubric so that it can be named by its id."""
-        await self._set(f"rubric:{rubric.id}", asdict(rubric), self._settings.rubric_ttl_s)
+        """Keeps a rubric so that it can be named by its id.
+
+        The id is the text's: the same text without its justification, given back
+        by a client, does not make the one that was written be forgotten.
+        """
+        await self._set(
+            f"rubric:{rubric.id}",
+            asdict(rubric),
+            self._settings.rubric_ttl_s,
+            keep_older=rubric.justification is None,
+        )
 
     async def _get(self, key: str) -> dict[str, Any] | None:
         try:
             kept = await self._redis.get(f"{_PREFIX}:{key}")
+            stop_if_cancelled()  # redis-py 8 finishes its command and forgets the cancellation
             return json.loads(kept) if kept is not None else None
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._unavailable(error)
             return None
 
-    async def _set(self, key: str, value: dict[str, Any], ttl_s: int) -> None:
+    async def _set(
+        self, key: str, value: dict[str, Any], ttl_s: int, *, keep_older: bool = False
+    ) -> None:
         try:
-            await self._redis.set(f"{_PREFIX}:{key}", json.dumps(value), ex=ttl_s)
+            await self._redis.set(f"{_PREFIX}:{key}", json.dumps(value), ex=ttl_s, nx=keep_older)
+            stop_if_cancelled()
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
 

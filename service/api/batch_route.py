@@ -18,10 +18,12 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from service.api.errors import problem
 from service.api.gateway import Gateway, gateway_of
-from service.api.intake import parse
+from service.api.intake import parse, uploaded
 from service.api.judging_routes import score_answer
 from service.api.openapi import takes
 from service.api.schemas import LineError, ScoreRequest
@@ -43,15 +45,15 @@ async def score_batch(request: Request) -> StreamingResponse:
     `{"id", "line", "error"}` for each line that is not blank. A bad line costs that line alone.
     """
     gateway = gateway_of(request)
+    gateway.admission.check()
     upload = await _received(request, gateway.settings.limits.batch_bytes)
-    lines = _Batch(gateway, upload, request.scope["state"]["request_id"])
-    return StreamingResponse(lines.answers(), media_type="application/x-ndjson")
+    return _BatchResponse(_Batch(gateway, upload, request.scope["state"]["request_id"]))
 
 
 async def _received(request: Request, most_bytes: int) -> IO[bytes]:
     upload: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
     try:  # the response closes it, after this function has returned
-        async for chunk in request.stream():
+        async for chunk in uploaded(request):
             if upload.tell() + len(chunk) > most_bytes:
                 raise PayloadTooLarge(
                     f"the batch has more than the {most_bytes} bytes that are read"
@@ -67,12 +69,29 @@ async def _received(request: Request, most_bytes: int) -> IO[bytes]:
     return upload
 
 
+class _BatchResponse(StreamingResponse):
+    """Streams a batch's answers; however that ends, nothing of the batch goes on."""
+
+    def __init__(self, batch: _Batch) -> None:
+        self._batch = batch
+        self._answers = batch.answers()
+        super().__init__(self._answers, media_type="application/x-ndjson")
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._answers.aclose()
+            self._batch.upload.close()
+
+
 class _Batch:
     """One upload being judged."""
 
     def __init__(self, gateway: Gateway, upload: IO[bytes], request_id: str) -> None:
         self._gateway = gateway
-        self._upload = upload
+        self.upload = upload
         self._request_id = request_id
         self._most_line_bytes = gateway.settings.limits.body_bytes
 
@@ -97,16 +116,15 @@ class _Batch:
             for task in working:
                 task.cancel()
             await asyncio.gather(*working, return_exceptions=True)
-            self._upload.close()
 
     def _lines(self) -> Iterator[tuple[int, bytes | None]]:
         """Line numbers from 1 and lines; None for one that is longer than is read."""
         number = 0
-        while line := self._upload.readline(self._most_line_bytes + 1):
+        while line := self.upload.readline(self._most_line_bytes + 1):
             number += 1
             if len(line) > self._most_line_bytes:
                 while line and not line.endswith(b"\n"):
-                    line = self._upload.readline(2**20)
+                    line = self.upload.readline(2**20)
                 yield number, None
             elif line.strip():
                 yield number, line
@@ -128,7 +146,7 @@ class _Batch:
             error = EngineUnavailable("the service failed on this line")
             answer, outcome = self._error(number, _id_of(asked, line), error), error.code
         self._gateway.metrics.requests.labels("/score/batch line", outcome).inc()
-        return answer.model_dump_json(exclude_none=isinstance(answer, LineError)).encode()
+        return answer.model_dump_json().encode()
 
     def _error(self, number: int, line_id: str | None, error: ServiceError) -> LineError:
         return LineError(id=line_id, line=number, error=problem(error, self._request_id))

@@ -94,18 +94,23 @@ def install_error_handlers(app: FastAPI) -> None:
             response.headers.update(error.headers or {})
         return response
 
-    def unforeseen(request: Request, error: Exception) -> Response:
-        _log.error("unforeseen error", exc_info=error)
-        return _answer(request, EngineUnavailable("the service failed on this request"))
-
     app.add_exception_handler(ServiceError, known)
     app.add_exception_handler(HTTPException, routing)
-    app.add_exception_handler(Exception, unforeseen)
+
+
+def unforeseen(state: dict[str, str], error: Exception) -> Response:
+    """What is answered when a route fails in a way that nobody thought of; details stay here."""
+    _log.error("unforeseen error", exc_info=error)
+    return _document(state, EngineUnavailable("the service failed on this request"))
 
 
 def _answer(request: Request, error: ServiceError) -> Response:
-    request.scope["state"]["outcome"] = error.code
-    document = problem(error, request.scope["state"]["request_id"])
+    return _document(request.scope["state"], error)
+
+
+def _document(state: dict[str, str], error: ServiceError) -> Response:
+    state["outcome"] = error.code
+    document = problem(error, state["request_id"])
     headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
     return Response(
         document.model_dump_json(exclude_none=True),

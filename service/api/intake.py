@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from service.api.errors import ClientGone, RequestInvalid
 from service.errors import NotFound, PayloadTooLarge
@@ -27,11 +28,24 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
     if announced.isdigit() and int(announced) > most_bytes:
         raise PayloadTooLarge(f"the body has {announced} bytes; at most {most_bytes} are read")
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in uploaded(request):
         body += chunk
         if len(body) > most_bytes:
             raise PayloadTooLarge(f"the body has more than the {most_bytes} bytes that are read")
     return bytes(body)
+
+
+async def uploaded(request: Request) -> AsyncGenerator[bytes]:
+    """The body as it arrives.
+
+    Raises:
+        ClientGone: the caller left in the middle of it.
+    """
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise ClientGone from None
 
 
 def parse(model: type[Model], body: bytes) -> Model:

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import ClientGone
+from service.api.errors import ClientGone, unforeseen
 from service.metrics import Metrics
 
 _log = structlog.get_logger("service.access")
@@ -59,6 +59,11 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         except ClientGone:
             state["outcome"] = "cancelled"
+        except Exception as error:
+            response = unforeseen(state, error)
+            if status:  # half an answer is out already; the broken stream says the rest
+                raise
+            await response(scope, receive, send_with_id)
         finally:
             self._record(scope, state, status, time.monotonic() - began)
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from models.comparison import Position
 from models.release import Release
 from models.rubric import Rubric
-from service.judging import AbstentionReason, JudgingOptions, Pass, Usage
-from service.scoring import Call, GivenRubric, RubricWritten, Scored, Timing
+from service.judging import AbstentionReason, JudgingOptions
+from service.scoring import Call, GivenRubric, RubricWritten, Scored
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Response = Annotated[str, StringConstraints(pattern=r"\S")]
@@ -21,7 +21,9 @@ class _Request(BaseModel):
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Read off the service's own objects, whose attributes have the wire's names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
 
 
 class ImageIn(_Request):
@@ -115,8 +117,8 @@ class RubricRequest(_ComparisonIn):
     evaluators: tuple[Identifier, ...] = Field(
         default=(), description="none are configured on this server"
     )
-    label: Literal[1, 2] | None = Field(
-        default=None, description="the better response, if it is known"
+    label: int | None = Field(
+        default=None, ge=1, le=2, description="the better response, if it is known"
     )
 
     def call(self) -> Call:
@@ -146,19 +148,6 @@ class RubricOut(_Answer):
     criteria: tuple[CriterionOut, ...]
     justification: str | None
 
-    @classmethod
-    def of(cls, rubric: Rubric | None) -> Self | None:
-        """None stays None."""
-        if rubric is None:
-            return None
-        criteria = tuple(
-            CriterionOut(name=c.name, description=c.description, weight=c.weight)
-            for c in rubric.criteria
-        )
-        return cls(
-            id=rubric.id, text=rubric.text, criteria=criteria, justification=rubric.justification
-        )
-
 
 class VerdictOut(_Answer):
     """One pass; `preferred` and `probability` speak of the responses as they were sent."""
@@ -167,16 +156,6 @@ class VerdictOut(_Answer):
     preferred: Position | None
     probability: float | None
     text: str
-
-    @classmethod
-    def of(cls, found: Pass) -> Self:
-        """The pass on the wire."""
-        return cls(
-            order=found.order,
-            preferred=found.preferred,
-            probability=found.probability,
-            text=found.text,
-        )
 
 
 class EvaluatorOut(_Answer):
@@ -210,15 +189,6 @@ class UsageOut(_Answer):
     completion_tokens: int
     cached_tokens: int
 
-    @classmethod
-    def of(cls, usage: Usage) -> Self:
-        """The usage on the wire."""
-        return cls(
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cached_tokens=usage.cached_tokens,
-        )
-
 
 class TimingOut(_Answer):
     """Seconds in each stage."""
@@ -227,16 +197,6 @@ class TimingOut(_Answer):
     image_s: float
     engine_s: float
     total_s: float
-
-    @classmethod
-    def of(cls, timing: Timing) -> Self:
-        """The timing on the wire."""
-        return cls(
-            queue_s=timing.queue_s,
-            image_s=timing.image_s,
-            engine_s=timing.engine_s,
-            total_s=timing.total_s,
-        )
 
 
 class ScoreAnswer(_Answer):
@@ -269,14 +229,14 @@ class ScoreAnswer(_Answer):
             preferred=judgement.preferred,
             probability=judgement.probability,
             order_consistent=judgement.order_consistent,
-            rubric=RubricOut.of(judgement.rubric),
+            rubric=_rubric(judgement.rubric),
             evaluation=judgement.evaluation,
-            verdicts=tuple(VerdictOut.of(found) for found in judgement.passes),
+            verdicts=tuple(VerdictOut.model_validate(found) for found in judgement.passes),
             evaluators=(),
             agreement=None,
             release=ReleaseOut.of(release),
-            usage=UsageOut.of(judgement.usage),
-            timing=TimingOut.of(scored.timing),
+            usage=UsageOut.model_validate(judgement.usage),
+            timing=TimingOut.model_validate(scored.timing),
             cached=scored.cached,
         )
 
@@ -301,12 +261,12 @@ class RubricAnswer(_Answer):
             id=request_id,
             status="ok" if done.written.reason is None else "abstain",
             reason=done.written.reason,
-            rubric=RubricOut.of(done.written.rubric),
+            rubric=_rubric(done.written.rubric),
             evaluators=(),
             agreement=None,
             release=ReleaseOut.of(release),
-            usage=UsageOut.of(done.written.usage),
-            timing=TimingOut.of(done.timing),
+            usage=UsageOut.model_validate(done.written.usage),
+            timing=TimingOut.model_validate(done.timing),
         )
 
 
@@ -335,3 +295,7 @@ class LineError(_Answer):
     id: str | None
     line: int
     error: Problem
+
+
+def _rubric(rubric: Rubric | None) -> RubricOut | None:
+    return None if rubric is None else RubricOut.model_validate(rubric)

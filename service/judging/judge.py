@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 
 from models.calibration import Order
@@ -22,6 +20,7 @@ from models.judgement import (
 from models.prompts import FilledPrompt
 from models.release import Release
 from models.rubric import Rubric
+from service.concurrency import together
 from service.engines import Engine, Generation, GenerationRequest
 from service.judging.judgement import (
     AbstentionReason,
@@ -59,7 +58,7 @@ class Judge:
             turns: list[tuple[Order, int]] = [
                 (order, vote) for order in options.orders for vote in range(options.votes)
             ]
-            passes += await _together(
+            passes += await together(
                 self._pass(comparison, order, replace(options, seed=options.seed + vote), shared)
                 for order, vote in turns[1:]
             )
@@ -167,16 +166,6 @@ class Judge:
             seed=options.seed,
             priority=options.priority,
         )
-
-
-async def _together(passes: Iterable[Coroutine[None, None, Pass]]) -> list[Pass]:
-    """Runs passes at the same time; when one fails, the others are cancelled."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in passes]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
-    return [task.result() for task in tasks]
 
 
 def _read_rubric(generation: Generation) -> tuple[Rubric | None, AbstentionReason | None]:

@@ -1,0 +1,34 @@
+"""Doing several things at once, with errors as if it were one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+async def together(works: Iterable[Coroutine[None, None, Result]]) -> list[Result]:
+    """Runs all at the same time and returns their results in order.
+
+    When one fails, the others are cancelled and its error is raised, on its own
+    and not in a group.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]
+
+
+def stop_if_cancelled() -> None:
+    """Ends the current task if it was cancelled inside a library that swallowed it.
+
+    Raises:
+        asyncio.CancelledError: it was.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

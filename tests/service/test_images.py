@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import multiprocessing
+import os
+import signal
+import struct
+import time
+import zlib
+from collections.abc import AsyncIterator
+
+import pytest
+from PIL import Image
+from skimage import data
+
+from models.release import Release
+from service.errors import ImageRejected
+from service.images import Images
+from service.settings import LimitSettings
+
+pytestmark = pytest.mark.anyio
+
+MOST_PIXELS = 40_000
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+REASONS = (
+    "the image is damaged or not a JPEG, PNG or WebP",
+    "the image is not valid base64",
+    "the image is animated; send one frame",
+    "the image is less than 28 pixels wide or high",
+    "the image is more than 100 times as long as it is wide",
+    "the image has more than 25000000 pixels",
+)
+
+
+@pytest.fixture(scope="module")
+async def images() -> AsyncIterator[Images]:
+    """One set of picture processes for all tests here."""
+    started = Images(LimitSettings(), MOST_PIXELS)
+    yield started
+    await started.close()
+
+
+def base64_of(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    checked = name + content
+    return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+
+def png_that_claims(width: int, height: int, pixels: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = png_chunk(b"IDAT", zlib.compress(pixels)) if pixels else b""
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + body + png_chunk(b"IEND", b"")
+
+
+def halves(left: object, right: object, size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    width, height = size
+    image = Image.new(mode, size, right)  # pyright: ignore[reportArgumentType]
+    image.paste(left, (0, 0, width // 2, height))  # pyright: ignore[reportArgumentType]
+    return image
+
+
+def near(found: object, wanted: tuple[int, int, int], off: int = 3) -> bool:
+    assert isinstance(found, tuple)
+    return all(abs(a - b) <= off for a, b in zip(found, wanted, strict=True))
+
+
+JPEG = encoded(halves(RED, BLUE, (120, 90)), "JPEG", quality=95)
+FRAMES = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(encoded(halves(RED, BLUE, (120, 90)), "PNG"), id="png"),
+        pytest.param(JPEG, id="jpeg"),
+        pytest.param(encoded(halves(RED, BLUE, (120, 90)), "WEBP", lossless=True), id="webp"),
+        pytest.param(
+            encoded(halves(RED, BLUE, (120, 90)), "JPEG", progressive=True, quality=95),
+            id="progressive jpeg",
+        ),
+    ],
+)
+async def test_a_picture_inside_the_limit_keeps_its_pixels(content: bytes, images: Images):
+    found = await images.decode(base64_of(content))
+    assert found.pixels.mode == "RGB"
+    assert found.pixels.size == (120, 90)
+    assert near(found.pixels.getpixel((10, 45)), RED)
+    assert near(found.pixels.getpixel((110, 45)), BLUE)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "x-icon", "PNG", "svg+xml"])
+async def test_a_data_uri_is_read_by_its_content_and_not_by_its_name(kind: str, images: Images):
+    found = await images.decode(f"data:image/{kind};base64,{base64_of(JPEG)}")
+    assert found == await images.decode(base64_of(JPEG))
+
+
+SIXTEEN_BIT_ROW = b"\x00\x40" * 32 + b"\xff\xff" * 32
+ODD_MODES = {
+    "rgba, transparent over white": (halves((255, 0, 0, 255), (0, 0, 0, 0), (64, 64), "RGBA"), {}),
+    "grey with transparency": (halves((0, 255), (0, 0), (64, 64), "LA"), {}),
+    "palette with transparency": (halves(1, 0, (64, 64), "P"), {"transparency": 0}),
+    "one bit": (halves(0, 1, (64, 64), "1"), {}),
+    "16-bit grey": (Image.frombytes("I;16", (64, 64), SIXTEEN_BIT_ROW * 64), {}),
+    "grey": (halves(0x40, 0xFF, (64, 64), "L"), {}),
+}
+ODD_MODES["palette with transparency"][0].putpalette([0, 255, 0, *RED])
+SEEN = {
+    "rgba, transparent over white": (RED, WHITE),
+    "grey with transparency": ((0, 0, 0), WHITE),
+    "palette with transparency": (RED, WHITE),
+    "one bit": ((0, 0, 0), WHITE),
+    "16-bit grey": ((0x40, 0x40, 0x40), WHITE),
+    "grey": ((0x40, 0x40, 0x40), WHITE),
+}
+
+
+@pytest.mark.parametrize("name", list(ODD_MODES))
+async def test_a_png_of_any_mode_is_seen_as_a_person_sees_it(name: str, images: Images):
+    image, options = ODD_MODES[name]
+    found = (await images.decode(base64_of(encoded(image, "PNG", **options)))).pixels
+    assert found.mode == "RGB"
+    left, right = SEEN[name]
+    assert near(found.getpixel((8, 32)), left)
+    assert near(found.getpixel((56, 32)), right)
+
+
+async def test_a_cmyk_jpeg_has_the_colours_that_were_printed(images: Images):
+    cmyk = halves((0, 255, 255, 0), (255, 255, 0, 0), (64, 64), "CMYK")
+    found = (await images.decode(base64_of(encoded(cmyk, "JPEG", quality=95)))).pixels
+    assert near(found.getpixel((8, 32)), RED, off=12)
+    assert near(found.getpixel((56, 32)), BLUE, off=12)
+
+
+async def test_a_jpeg_that_was_taken_sideways_is_upright(images: Images):
+    sideways = halves(RED, BLUE, (160, 80))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it as it was taken
+    found = (
+        await images.decode(base64_of(encoded(sideways, "JPEG", exif=exif, quality=95)))
+    ).pixels
+    assert found.size == (80, 160)
+    assert near(found.getpixel((40, 20)), RED)
+    assert near(found.getpixel((40, 140)), BLUE)
+
+
+async def test_a_photograph_of_several_megapixels_is_shrunk_into_the_limit(images: Images):
+    photograph = Image.fromarray(data.astronaut()).resize((3000, 2400))
+    content = encoded(photograph, "JPEG", quality=90)
+    found = (await images.decode(base64_of(content))).pixels
+    width, height = found.size
+    assert 0.97 * MOST_PIXELS <= width * height <= MOST_PIXELS
+    assert width / height == pytest.approx(3000 / 2400, rel=0.02)
+    expected = photograph.resize(found.size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    apart = [
+        abs(a - b)
+        for x in range(0, width, 10)
+        for y in range(0, height, 10)
+        for a, b in zip(found.getpixel((x, y)), expected.getpixel((x, y)), strict=True)  # pyright: ignore
+    ]
+    assert sum(apart) / len(apart) < 6
+
+
+async def test_a_sideways_photograph_is_upright_after_shrinking_too(images: Images):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    photograph = halves(RED, BLUE, (2000, 1000))
+    found = (await images.decode(base64_of(encoded(photograph, "JPEG", exif=exif)))).pixels
+    width, height = found.size
+    assert height / width == pytest.approx(2, rel=0.03)
+    assert width * height <= MOST_PIXELS
+    assert near(found.getpixel((width // 2, height - 10)), RED)
+    assert near(found.getpixel((width // 2, 10)), BLUE)
+
+
+@pytest.mark.parametrize("size", [(5000, 50), (50, 5000), (2800, 28)])
+async def test_a_very_long_picture_is_shrunk_into_the_limit_too(
+    size: tuple[int, int], release: Release
+):
+    most_pixels = release.config.images.most_pixels
+    images = Images(LimitSettings(), most_pixels)
+    try:
+        found = (await images.decode(base64_of(encoded(Image.new("RGB", size))))).pixels
+    finally:
+        await images.close()
+    assert found.width * found.height <= most_pixels
+    assert min(found.size) >= 28
+
+
+async def test_a_jpeg_with_a_second_picture_inside_is_judged_by_its_first(images: Images):
+    """Phones and stereo cameras write such files and call them .jpg."""
+    first, second = Image.new("RGB", (120, 90), RED), Image.new("RGB", (120, 90), BLUE)
+    content = encoded(first, "MPO", save_all=True, append_images=[second])
+    assert content[:3] == b"\xff\xd8\xff"
+    found = (await images.decode(base64_of(content))).pixels
+    assert found.size == (120, 90)
+    assert near(found.getpixel((60, 45)), RED)
+
+
+async def test_unreadable_exif_does_not_spoil_a_good_picture(images: Images):
+    for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08"):
+        content = encoded(Image.new("RGB", (64, 64), RED), "JPEG", exif=exif)
+        assert near((await images.decode(base64_of(content))).pixels.getpixel((5, 5)), RED)
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><rect width="9"/></svg>'
+PPM = b"P6 64 64 255\n" + bytes(64 * 64 * 3)
+
+REJECTED = {
+    "truncated jpeg": (JPEG[: len(JPEG) // 2], REASONS[0]),
+    "jpeg of a header alone": (JPEG[:30], REASONS[0]),
+    "truncated png": (encoded(Image.effect_noise((99, 99), 50))[:-3000], REASONS[0]),
+    "png with a wrong checksum": (
+        encoded(Image.new("RGB", (64, 64))).replace(b"IDAT", b"IDAU"),
+        REASONS[0],
+    ),
+    "gif": (encoded(Image.new("P", (64, 64)), "GIF"), REASONS[0]),
+    "bmp": (encoded(Image.new("RGB", (64, 64)), "BMP"), REASONS[0]),
+    "tiff": (encoded(Image.new("RGB", (64, 64)), "TIFF"), REASONS[0]),
+    "ppm": (PPM, REASONS[0]),
+    "svg": (SVG, REASONS[0]),
+    "text": (b"a picture of a cat", REASONS[0]),
+    "nothing": (b"", REASONS[0]),
+    "1 x 1": (encoded(Image.new("RGB", (1, 1))), REASONS[3]),
+    "27 pixels high": (encoded(Image.new("RGB", (200, 27))), REASONS[3]),
+    "101 times as wide as high": (encoded(Image.new("RGB", (2829, 28))), REASONS[4]),
+    "30000 x 30000": (png_that_claims(30_000, 30_000), REASONS[5]),
+    "30000 x 30000 with pixels": (png_that_claims(30_000, 30_000, bytes(10**6)), REASONS[5]),
+    "width times height beyond 32 bits": (png_that_claims(2**31 - 1, 2**31 - 1), REASONS[5]),
+    "no width": (png_that_claims(0, 64), REASONS[0]),
+    "animated webp": (
+        encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:], duration=100),
+        REASONS[2],
+    ),
+    "animated png": (
+        encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:], duration=100),
+        REASONS[2],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(REJECTED))
+async def test_what_is_no_picture_for_a_judge_is_rejected_in_our_own_words(
+    name: str, images: Images
+):
+    content, reason = REJECTED[name]
+    with pytest.raises(ImageRejected) as rejected:
+        await images.decode(base64_of(content))
+    if name == "no width":
+        assert rejected.value.detail in REASONS
+    else:
+        assert rejected.value.detail == reason
+    assert rejected.value.code == "image_rejected"
+    assert near((await images.decode(base64_of(JPEG))).pixels.getpixel((10, 45)), RED)
+
+
+@pytest.mark.parametrize("name", ["truncated jpeg", "gif", "svg", "text"])
+async def test_a_name_does_not_make_a_picture(name: str, images: Images):
+    content, _ = REJECTED[name]
+    with pytest.raises(ImageRejected):
+        await images.decode(f"data:image/png;base64,{base64_of(content)}")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "this is not base64!",
+        "AAA",
+        "data:image/png;base64,####",
+        "data:text/plain;base64,QUFB",
+        "data:image/png,QUFB",
+        "https://example.org/cat.png",
+        "/etc/passwd",
+        "ünïcödé",
+        base64_of(JPEG) + "=",
+        base64_of(JPEG)[:40] + "\n" + base64_of(JPEG)[40:] + "?",
+    ],
+)
+async def test_what_is_no_base64_is_rejected(garbage: str, images: Images):
+    with pytest.raises(ImageRejected) as rejected:
+        await images.decode(garbage)
+    assert rejected.value.detail in REASONS[:2]
+
+
+async def test_a_header_that_claims_too_much_is_refused_before_decoding(images: Images):
+    bomb = base64_of(png_that_claims(30_000, 30_000, bytes(20_000_000)))
+    with pytest.raises(ImageRejected):  # the process is running after this
+        await images.decode(bomb)
+    began = time.monotonic()
+    with pytest.raises(ImageRejected, match="more than 25000000 pixels"):
+        await images.decode(bomb)
+    assert time.monotonic() - began < 0.5
+
+
+async def test_a_picture_of_too_many_bytes_is_refused_by_its_length():
+    images = Images(LimitSettings(image_bytes=2048), MOST_PIXELS)
+    try:
+        with pytest.raises(ImageRejected, match="larger than 2048 bytes"):
+            await images.decode("A" * 4096)
+        fits = encoded(Image.new("RGB", (64, 64)))
+        assert len(fits) < 2048
+        assert (await images.decode(base64_of(fits))).pixels.size == (64, 64)
+    finally:
+        await images.close()
+
+
+async def test_the_identity_is_that_of_the_bytes_and_of_what_was_done_to_them(images: Images):
+    one = (await images.decode(base64_of(JPEG))).identity
+    again = (await images.decode(f"data:image/jpeg;base64,{base64_of(JPEG)}")).identity
+    other = (await images.decode(base64_of(encoded(Image.open(io.BytesIO(JPEG)))))).identity
+    assert one == again
+    assert one != other
+    smaller = Images(LimitSettings(), MOST_PIXELS // 2)
+    try:
+        assert (await smaller.decode(base64_of(JPEG))).identity != one
+    finally:
+        await smaller.close()
+
+
+async def test_a_picture_process_that_dies_costs_no_later_picture():
+    before = children()
+    images = Images(LimitSettings(), MOST_PIXELS)
+    try:
+        await images.decode(base64_of(JPEG))
+        for process_id in children() - before:
+            os.kill(process_id, signal.SIGKILL)
+        await asyncio.sleep(0.2)
+        await asyncio.gather(images.decode(base64_of(JPEG)), return_exceptions=True)
+        assert (await images.decode(base64_of(JPEG))).pixels.size == (120, 90)
+    finally:
+        await images.close()
+
+
+async def test_pictures_in_work_survive_the_process_that_dies_under_another():
+    before = children()
+    images = Images(LimitSettings(), MOST_PIXELS)
+    try:
+        await images.decode(base64_of(JPEG))
+        large = base64_of(encoded(Image.new("RGB", (4900, 5000)), compress_level=1))
+        works = [asyncio.create_task(images.decode(large)) for _ in range(2)]
+        works += [asyncio.create_task(images.decode(base64_of(JPEG))) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        os.kill(min(children() - before), signal.SIGKILL)
+        found = await asyncio.gather(*works, return_exceptions=True)
+        assert [type(one).__name__ for one in found] == ["JudgeImage"] * 6
+    finally:
+        await images.close()
+
+
+def children() -> set[int]:
+    """The processes that this one has started."""
+    return {process.pid for process in multiprocessing.active_children() if process.pid}

@@ -1,0 +1,100 @@
+"""The command line, as far as it needs no process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs a command that must be refused and returns what it says."""
+    assert main([*arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+def test_check_config_prints_the_settings_in_force_with_secrets_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PROXY_GRM_REDIS_URL", "redis://:hunter2@redis:6379/0")
+    monkeypatch.setenv("PROXY_GRM_ADMISSION__RUNNING", "9")
+    assert main(["check-config"]) == 0
+    printed = capsys.readouterr()
+    assert "hunter2" not in printed.out + printed.err
+    shown = json.loads(printed.out)
+    assert shown["redis_url"] == "**********"
+    assert shown["admission"] == {"running": 9, "waiting": 1024}
+    assert shown["port"] == 8000
+
+
+def test_a_misspelt_variable_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PROXY_GRM_RELAESE", "tiny")
+    assert "PROXY_GRM_RELAESE" in refusal(capsys, "check-config")
+
+
+def test_a_misspelt_variable_inside_a_section_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PROXY_GRM_ADMISSION__RUNING", "9")
+    assert "admission.runing" in refusal(capsys, "check-config")
+
+
+def test_a_wrong_value_is_refused_without_showing_a_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PROXY_GRM_REDIS_URL", "redis://:hunter2@redis:6379/0")
+    monkeypatch.setenv("PROXY_GRM_PORT", "eighty")
+    said = refusal(capsys, "check-config")
+    assert "port: " in said
+    assert "hunter2" not in said
+
+
+def test_a_section_that_is_not_json_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PROXY_GRM_LIMITS", "{oops")
+    assert "limits" in refusal(capsys, "check-config").lower()
+
+
+def test_a_settings_file_that_does_not_exist_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    monkeypatch.setenv("PROXY_GRM_CONFIG", str(tmp_path / "absent.toml"))
+    assert "PROXY_GRM_CONFIG" in refusal(capsys, "check-config")
+
+
+def test_a_settings_file_that_is_no_toml_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    file = tmp_path / "settings.toml"
+    file.write_text("port: 8000\n")
+    monkeypatch.setenv("PROXY_GRM_CONFIG", str(file))
+    assert "PROXY_GRM_CONFIG" in refusal(capsys, "check-config")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_an_address_that_others_can_reach_is_refused_with_advice(
+    host: str, capsys: pytest.CaptureFixture[str]
+):
+    said = refusal(capsys, "gateway", "--host", host)
+    assert f"refusing to listen on {host}" in said
+    assert "127.0.0.1" in said
+
+
+@pytest.mark.parametrize("arguments", [[], ["gatewya"], ["gateway", "--port", "x"]])
+def test_a_wrong_command_line_ends_with_status_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: python -m service" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import CONFIG_VARIABLE, Settings, unknown_variables
+
+
+def test_the_defaults_listen_on_loopback_and_serve_the_shipped_release():
+    settings = Settings()
+    assert (settings.host, settings.port, settings.release) == ("127.0.0.1", 8000, "tiny")
+    assert settings.engine == "vllm"
+    assert settings.redis_url is None
+    assert settings.on_loopback
+
+
+def test_the_environment_sets_sections_with_two_underscores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_ENGINE", "scripted")
+    monkeypatch.setenv("PROXY_GRM_ADMISSION__RUNNING", "7")
+    monkeypatch.setenv("PROXY_GRM_LIMITS__IMAGE_PIXELS", "1000000")
+    settings = Settings()
+    assert settings.engine == "scripted"
+    assert settings.admission.running == 7
+    assert settings.admission.waiting == 1024
+    assert settings.limits.image_pixels == 1_000_000
+
+
+def test_arguments_stand_over_the_environment_and_that_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    file = tmp_path / "settings.toml"
+    file.write_text('port = 1001\ndrain_s = 1.5\nlog_level = "error"\n[admission]\nrunning = 3\n')
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    monkeypatch.setenv("PROXY_GRM_PORT", "1002")
+    monkeypatch.setenv("PROXY_GRM_DRAIN_S", "2.5")
+    settings = Settings(port=1003)
+    assert settings.port == 1003
+    assert settings.drain_s == 2.5
+    assert settings.log_level == "error"
+    assert settings.admission.running == 3
+
+
+def test_a_section_may_come_from_the_file_and_the_environment_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    file = tmp_path / "settings.toml"
+    file.write_text("[admission]\nrunning = 3\nwaiting = 4\n")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    monkeypatch.setenv("PROXY_GRM_ADMISSION__WAITING", "5")
+    assert Settings().admission.model_dump() == {"running": 3, "waiting": 5}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "prot = 8000\n",
+        "[limits]\nbody_byte = 5000\n",
+        "[admision]\nrunning = 3\n",
+        "[admission]\nrunning = 0\n",
+        'engine = "torch"\n',
+        "port = 70000\n",
+    ],
+)
+def test_a_file_with_a_wrong_name_or_value_is_refused(
+    wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    file = tmp_path / "settings.toml"
+    file.write_text(wrong)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROXY_GRM_ADMISSION__RUNING", "3"),
+        ("PROXY_GRM_ADMISSION__RUNNING", "0"),
+        ("PROXY_GRM_ADMISSION__WAITING", "-1"),
+        ("PROXY_GRM_LIMITS__BODY_BYTES", "lots"),
+        ("PROXY_GRM_DRAIN_S", "-1"),
+        ("PROXY_GRM_VLLM__MEMORY_SHARE", "1.5"),
+        ("PROXY_GRM_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_wrong_variable_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_variables_that_no_setting_answers_to_are_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_PORT", "8000")
+    monkeypatch.setenv("PROXY_GRM_LIMITS__BODY_BYTES", "5000")
+    monkeypatch.setenv(CONFIG_VARIABLE, "settings.toml")
+    assert unknown_variables() == []
+    monkeypatch.setenv("PROXY_GRM_PROT", "8000")
+    monkeypatch.setenv("PROXY_GRM_LIMIT__BODY_BYTES", "5000")
+    assert unknown_variables() == ["PROXY_GRM_LIMIT__BODY_BYTES", "PROXY_GRM_PROT"]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.4", False),
+        ("127.evil.example", False),
+        ("", False),
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(host: str, loopback: bool):
+    assert Settings(host=host).on_loopback is loopback
+
+
+def test_the_redis_url_is_a_secret(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_REDIS_URL", "redis://:hunter2@redis:6379/0")
+    settings = Settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://:hunter2@redis:6379/0"
+    assert "hunter2" not in settings.model_dump_json()
+    assert "hunter2" not in repr(settings)
+
+
+def test_settings_do_not_change_once_read():
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.port = 9000  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValidationError):
+        settings.admission.running = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_every_setting_says_what_it_is():
+    undocumented = [
+        f"{name}.{inner}"
+        for name, section in Settings.model_fields.items()
+        if hasattr(section.annotation, "model_fields")
+        for inner, found in section.annotation.model_fields.items()  # pyright: ignore
+        if not found.description
+    ]
+    assert undocumented == []
