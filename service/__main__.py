@@ -8,8 +8,10 @@ torchvision_guard.install()  # before anything imports torch
 
 import argparse  # noqa: E402
 import sys  # noqa: E402
+import tomllib  # noqa: E402
 
 from pydantic import ValidationError  # noqa: E402
+from pydantic_settings import SettingsError  # noqa: E402
 
 from models.errors import ReleaseInvalid  # noqa: E402
 from service.settings import Settings, unknown_variables  # noqa: E402
@@ -63,8 +65,10 @@ def _settings(overrides: dict[str, object]) -> Settings:
             f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()
         )
         raise _Misconfigured(f"settings: {problems}") from error
-    except OSError as error:
-        raise _Misconfigured(f"the file that PROXY_GRM_CONFIG names: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise _Misconfigured(f"the file that PROXY_GRM_CONFIG names: {error}") from error
+    except (SettingsError, OSError) as error:
+        raise _Misconfigured(f"settings: {error}") from error
     if not settings.on_loopback:
         raise _Misconfigured(
             f"refusing to listen on {settings.host}: there are no API keys yet, and anybody who "

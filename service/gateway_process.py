@@ -59,15 +59,14 @@ class _DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._settings = settings
-        self._signals = 0
+        self._signals: list[signal.Signals] = []
         self.exit_status = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        if self._signals > 1:
-            super().handle_exit(sig, frame)
-        else:
-            _log.info("draining", signal=signal.Signals(sig).name)
+        # No logging here: the handler may have interrupted the log in the middle of a line.
+        self._signals.append(signal.Signals(sig))
+        if len(self._signals) > 1:
+            self.should_exit = self.force_exit = True
 
     async def serve_until_drained(self) -> None:
         watching = asyncio.create_task(self._watch())
@@ -91,6 +90,8 @@ class _DrainingServer(uvicorn.Server):
                 print(f"error: {gateway.engine.refused}", file=sys.stderr)
                 self.exit_status = _REFUSED
                 break
+        if self._signals:
+            _log.info("draining", signal=self._signals[0].name)
         gateway.admission.draining = True
         try:
             await asyncio.wait_for(gateway.admission.drained(), self._settings.drain_s)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -125,12 +126,17 @@ class Settings(BaseSettings):
         file = os.environ.get(CONFIG_VARIABLE)
         if file is None:
             return init_settings, env_settings
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{CONFIG_VARIABLE} names {file}, which is no file")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
 
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name, which may resolve to anything
+            return False
 
 
 def unknown_variables() -> list[str]:

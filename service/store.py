@@ -18,6 +18,7 @@ from typing import Any
 
 import redis.asyncio
 import structlog
+from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError
 
 from models.comparison import Comparison
@@ -30,6 +31,7 @@ from service.settings import CacheSettings
 _log = structlog.get_logger(__name__)
 
 _PREFIX = "proxy_grm"
+_RUBRIC = TypeAdapter(Rubric)
 _TIMEOUT_S = 0.25
 
 
@@ -60,7 +62,10 @@ class Store:
     async def rubric(self, rubric_id: str) -> Rubric | None:
         """The rubric with that id; None when it is unknown or forgotten."""
         kept = await self._get(f"rubric:{rubric_id}")
-        return Rubric(kept["text"], kept["justification"]) if kept is not None else None
+        try:
+            return _RUBRIC.validate_python(kept) if kept is not None else None
+        except ValidationError:  # written by another version of this service
+            return None
 
     async def keep_rubric(self, rubric: Rubric) -> None:
         """Keeps a rubric so that it can be named by its id.

@@ -107,7 +107,7 @@ async def test_a_folder_that_cannot_be_used_is_told_with_where_its_log_is(
 ):
     state = tmp_path / "state"
     state.mkdir()
-    (state / "appendonlydir").write_text("a file where Redis wants a folder")
+    (state / "appendonly.aof").mkdir()  # a folder where Redis wants a file
     embedded = EmbeddedRedis(state)
     with pytest.raises(EmbeddedRedisFailed, match=r"redis\.log"):
         await embedded.start()

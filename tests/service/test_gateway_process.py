@@ -198,7 +198,7 @@ def test_a_second_sigterm_stops_at_once(
     start: Callable[..., Running], slow_pictures: list[dict[str, str]]
 ):
     running = start()
-    works = working(running, slow_pictures, 8)
+    works = working(running, slow_pictures, 40)
     running.process.send_signal(signal.SIGTERM)
     assert eventually(lambda: running.get("/readyz").status_code == 503, 3)
     running.process.send_signal(signal.SIGTERM)
