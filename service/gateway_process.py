@@ -74,6 +74,8 @@ class _DrainingServer(uvicorn.Server):
             await self.serve()
         finally:
             watching.cancel()
+            if self.force_exit:  # the lifespan's end by cancellation is what was asked for
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
     async def _watch(self) -> None:
         while not self.started:  # noqa: ASYNC110 - uvicorn tells it by this attribute alone

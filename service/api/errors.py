@@ -104,6 +104,11 @@ def unforeseen(state: dict[str, str], error: Exception) -> Response:
     return _document(state, EngineUnavailable("the service failed on this request"))
 
 
+def stopped(state: dict[str, str]) -> Response:
+    """What is answered to a request that was in work when the process had to stop."""
+    return _document(state, Draining("this gateway stopped before it had an answer"))
+
+
 def _answer(request: Request, error: ServiceError) -> Response:
     return _document(request.scope["state"], error)
 

@@ -5,6 +5,7 @@ Pure ASGI, so that streams and disconnects pass through.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from uuid import uuid4
@@ -14,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import ClientGone, unforeseen
+from service.api.errors import ClientGone, stopped, unforeseen
 from service.metrics import Metrics
 
 _log = structlog.get_logger("service.access")
@@ -59,6 +60,9 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         except ClientGone:
             state["outcome"] = "cancelled"
+        except asyncio.CancelledError:  # the process stops without waiting for this request
+            if not status:
+                await stopped(state)(scope, receive, send_with_id)
         except Exception as error:
             response = unforeseen(state, error)
             if status:  # half an answer is out already; the broken stream says the rest

@@ -204,8 +204,10 @@ def test_a_second_sigterm_stops_at_once(
     running.process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     assert running.process.wait(20) in (0, -signal.SIGTERM)
-    assert time.monotonic() - began < 3
-    assert not all(work.done() and work.exception() is None for work in works)
+    assert time.monotonic() - began < 10  # the drain alone may take 30
+    answers = [work.result(5) for work in works if work.exception(5) is None]
+    assert {answer.status_code for answer in answers} <= {200, 503}  # never a bare 500
+    assert len([answer for answer in answers if answer.status_code == 200]) < len(works)
     assert eventually(lambda: not any(alive(child) for child in running.children), 5)
     assert "Traceback" not in running.said.read_text()
 
