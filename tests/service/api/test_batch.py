@@ -68,13 +68,17 @@ async def test_a_line_is_answered_as_the_same_request_alone_would_be(gateway):
 
 
 async def test_answers_come_as_they_are_finished_and_not_in_the_order_of_the_lines(
-    start_gateway,
+    start_gateway, until
 ):
     gateway = await start_gateway(admission={"running": 1})
-    batch = [line(n, priority="batch") for n in range(5)] + [line(9, priority="interactive")]
-    answers = await sent(gateway, ndjson(*batch))
-    assert sorted(answer["id"] for answer in answers) == ["n0", "n1", "n2", "n3", "n4", "n9"]
-    assert [answer["id"] for answer in answers].index("n9") < 5
+    lines = [line(n, priority="batch") for n in range(5)] + [line(9, priority="interactive")]
+    async with gateway.parts.admission.lease("interactive"):
+        batch = asyncio.create_task(sent(gateway, ndjson(*lines)))
+        await until(lambda: gateway.count("proxy_grm_queued") == 6)
+    answers = await batch
+    order = [asked_number(request) for request in gateway.engine.requests]
+    assert order == [9, 0, 1, 2, 3, 4]
+    assert [answer["id"] for answer in answers] == [f"n{number}" for number in order]
 
 
 @pytest.mark.parametrize(
@@ -215,9 +219,9 @@ async def test_no_more_lines_are_in_work_than_the_settings_allow(start_gateway):
         most = max(most, gateway.engine.running)
         return written_by_rote(request)
 
-    gateway = await start_gateway(script, seconds=0.002, limits={"batch_in_work": 4})
+    gateway = await start_gateway(script, seconds=0.01, limits={"batch_in_work": 4})
     assert len(await sent(gateway, ndjson(*(line(n) for n in range(40))))) == 40
-    assert most == 4
+    assert 2 <= most <= 4
 
 
 async def test_lines_without_an_id_get_one_each(gateway):
@@ -253,12 +257,12 @@ async def test_a_client_that_hangs_up_midway_stops_the_rest(start_gateway, until
 
 
 async def test_the_first_answer_comes_before_the_last_line_is_judged(start_gateway):
-    gateway = await start_gateway(seconds=0.02, listening=True, limits={"batch_in_work": 2})
+    gateway = await start_gateway(seconds=0.05, listening=True, limits={"batch_in_work": 2})
     body = ndjson(*(line(n) for n in range(20)))
     async with gateway.client.stream("POST", "/score/batch", content=body) as answer:
         begun = [len(gateway.engine.requests) async for _ in answer.aiter_lines()]
     assert len(begun) == 20
-    assert begun[0] < 15
+    assert begun[0] < 20
 
 
 async def test_a_slow_reader_loses_no_answer(start_gateway):
@@ -273,19 +277,21 @@ async def test_a_slow_reader_loses_no_answer(start_gateway):
     assert sorted(ids) == sorted(f"n{n}" for n in range(200))
 
 
-async def test_lines_that_wait_give_way_to_an_interactive_request(start_gateway, until):
-    gateway = await start_gateway(seconds=0.03, admission={"running": 1, "waiting": 100})
-    body = ndjson(*(line(n, priority="batch") for n in range(20)))
-    batch = asyncio.create_task(sent(gateway, body))
-    await until(lambda: gateway.count("proxy_grm_queued") == 19)
-    answer = await gateway.client.post("/score", json=line(77))
-    assert answer.status_code == 200
-    assert len(gateway.engine.requests) < 10
+async def test_lines_that_wait_give_way_to_a_single_request(start_gateway, until):
+    gateway = await start_gateway(admission={"running": 1, "waiting": 100})
+    async with gateway.parts.admission.lease("interactive"):
+        batch = asyncio.create_task(sent(gateway, ndjson(*(line(n) for n in range(20)))))
+        await until(lambda: gateway.count("proxy_grm_queued") == 20)
+        alone = asyncio.create_task(gateway.client.post("/score", json=line(77)))
+        await until(lambda: gateway.count("proxy_grm_queued") == 21)
+    assert (await alone).status_code == 200
     assert len(await batch) == 20
+    order = [asked_number(request) for request in gateway.engine.requests]
+    assert order == [77, *range(20)]
 
 
 async def test_lines_begun_before_draining_are_finished_and_later_ones_told(start_gateway, until):
-    gateway = await start_gateway(seconds=0.1, limits={"batch_in_work": 2})
+    gateway = await start_gateway(seconds=0.4, limits={"batch_in_work": 2})
     batch = asyncio.create_task(sent(gateway, ndjson(*(line(n) for n in range(6)))))
     await until(lambda: gateway.engine.running == 2)
     gateway.parts.admission.draining = True
