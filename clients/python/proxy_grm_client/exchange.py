@@ -24,6 +24,13 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 _GRACE_S = 5.0  # the service keeps its own deadline; this is for the way there and back
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Not yet: ask again after this."""
+
+    seconds: float
+
+
 @dataclass(slots=True)
 class Exchange(Generic[Answer]):
     """A request that is sent until it is answered, hopeless, or out of time."""
@@ -38,35 +45,66 @@ class Exchange(Generic[Answer]):
     @property
     def left_s(self) -> float:
         """What remains of the caller's time."""
-        return max(0.001, self.began + self.timeout_s + _GRACE_S - time.monotonic())
+        return max(0.001, self.began + self.timeout_s - time.monotonic())
 
-    def read(self, response: httpx.Response) -> Answer:
-        """The answer, or the error that the service names.
+    @property
+    def http_timeout_s(self) -> float:
+        """How long one attempt may take; the service keeps the deadline itself."""
+        return self.left_s + _GRACE_S
+
+    def payload(self) -> dict[str, Any]:
+        """The body of the next attempt; a repeated one may take what time is left."""
+        return self.body if self.attempt == 0 else {**self.body, "timeout_s": self.left_s}
+
+    def settle(self, outcome: httpx.Response | httpx.RequestError) -> Answer | Pause:
+        """The answer, or how long to wait before the next attempt.
 
         Raises:
-            ProxyGrmError: see `proxy_grm_client.errors`.
+            ProxyGrmError: another attempt is of no use, or there is no time for one.
         """
-        if response.status_code == 200:
-            try:
-                return self.answer.model_validate_json(response.content)
-            except ValidationError as cause:
-                raise UnexpectedAnswer("the answer is not one of this service's") from cause
-        raise _problem(response)
+        if isinstance(outcome, httpx.RequestError):
+            error = _transport_error(outcome)
+            retry_after = ""
+        elif outcome.status_code == 200:
+            return self._read(outcome)
+        else:
+            error = _problem(outcome)
+            retry_after = outcome.headers.get("retry-after", "")
+        pause_s = self._pause_s(retry_after)
+        if not error.worth_retrying or pause_s >= self.left_s:
+            raise error
+        return Pause(pause_s)
 
-    def pause_s(self, error: ProxyGrmError, retry_after: str | None) -> float | None:
-        """How long to wait before the next attempt; None when there should be none."""
-        if not error.worth_retrying:
-            return None
+    def _read(self, response: httpx.Response) -> Answer:
+        try:
+            return self.answer.model_validate_json(response.content)
+        except ValidationError as cause:
+            raise UnexpectedAnswer("the answer is not one of this service's") from cause
+
+    def _pause_s(self, retry_after: str) -> float:
         self.attempt += 1
         pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self.attempt) * random.uniform(0.5, 1.0)
-        if retry_after is not None and retry_after.isdigit():
-            pause = max(pause, float(retry_after))
-        return pause if pause < self.left_s - _GRACE_S else None
+        return max(pause, float(retry_after)) if retry_after.isdigit() else pause
 
 
-def unreachable(cause: httpx.TransportError) -> ServiceUnreachable:
+def checked_url(url: str) -> str:
+    """A service's address.
+
+    Raises:
+        ValueError: it can never be one.
+    """
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"{url!r} is no address of a service; for example http://127.0.0.1:8000")
+    return url
+
+
+def _transport_error(cause: httpx.RequestError) -> ProxyGrmError:
     """What the transport says, in this package's words."""
-    return ServiceUnreachable(f"the service did not answer: {type(cause).__name__}")
+    kind = ServiceUnreachable if isinstance(cause, httpx.TransportError) else UnexpectedAnswer
+    error = kind(f"the service gave no answer: {type(cause).__name__}")
+    error.__cause__ = cause
+    return error
 
 
 Depth = Literal["full", "verdict"]

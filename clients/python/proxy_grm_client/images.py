@@ -8,10 +8,21 @@ import os
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+
 
 @runtime_checkable
 class PilImage(Protocol):
     """What of a ``PIL.Image.Image`` is used; the package itself need not be installed."""
+
+    @property
+    def mode(self) -> str:
+        """``RGB``, ``CMYK`` and so on."""
+        ...
+
+    def convert(self, mode: str) -> Any:
+        """The picture in another mode."""
+        ...
 
     def save(self, fp: Any, format: str) -> None:
         """Writes the picture."""
@@ -42,7 +53,7 @@ def _encode(image: object) -> str:
         return base64.b64encode(image).decode()
     if isinstance(image, PilImage):
         png = io.BytesIO()
-        image.save(png, format="PNG")
+        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(png, format="PNG")
         return base64.b64encode(png.getvalue()).decode()
     raise TypeError(
         f"an image is a path, bytes, a data: URI or a PIL image, not {type(image).__name__}"
