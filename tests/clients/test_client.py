@@ -20,7 +20,7 @@ from proxy_grm_client import (
     UnexpectedAnswer,
 )
 from proxy_grm_client.answers import Judgement
-from proxy_grm_client.exchange import Exchange
+from proxy_grm_client.exchange import Exchange, Pause
 
 
 class Service:
@@ -326,8 +326,19 @@ def test_an_error_ends_no_client(judgement, problem):
 class TestPauses:
     def pauses(self, timeout_s: float, retry_after: str | None = None) -> list[float]:
         exchange = Exchange("/score", {}, Judgement, timeout_s)
-        found = (exchange.pause_s(Overloaded("full"), retry_after) for _ in range(12))
-        return [pause for pause in found if pause is not None]
+        found: list[float] = []
+        try:
+            for _ in range(12):
+                settled = exchange.settle(self.refusal("overloaded", retry_after))
+                assert isinstance(settled, Pause)
+                found.append(settled.seconds)
+        except Overloaded:
+            pass  # no time for another
+        return found
+
+    def refusal(self, code: str, retry_after: str | None = None) -> httpx.Response:
+        headers = {} if retry_after is None else {"retry-after": retry_after}
+        return httpx.Response(429, json={"code": code, "detail": "full"}, headers=headers)
 
     def test_they_grow_up_to_a_bound(self):
         pauses = self.pauses(1000)
@@ -347,7 +358,8 @@ class TestPauses:
 
     def test_there_is_none_after_an_error_that_stays(self):
         exchange = Exchange("/score", {}, Judgement, 1000)
-        assert exchange.pause_s(InvalidRequest("wrong"), "1") is None
+        with pytest.raises(InvalidRequest):
+            exchange.settle(self.refusal("invalid_request", "1"))
 
     def test_there_is_none_that_would_end_too_late(self):
         assert self.pauses(0.2) == []
