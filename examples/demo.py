@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 from PIL import Image
 from proxy_grm_client import Client, Judgement, ProxyGrmError
 from rich.console import Console, Group
@@ -35,6 +36,8 @@ def main() -> int:
     body = json.loads(options.request.read_text(encoding="utf-8"))
     console = Console()
     try:
+        # The client would wait for a service that is being restarted; a person would rather know.
+        httpx.get(f"{options.url}/livez", timeout=5)
         with Client(options.url) as client, console.status("judging…"):
             judgement = client.score(
                 body["question"],
@@ -42,7 +45,7 @@ def main() -> int:
                 [base64.b64decode(image["data"]) for image in body["images"]],
                 order="both" if options.both_orders else "given",
             )
-    except ProxyGrmError as error:
+    except (ProxyGrmError, httpx.HTTPError, httpx.InvalidURL) as error:
         print(
             f"{error}\nIs the service running at {options.url}? Start it with: make serve",
             file=sys.stderr,

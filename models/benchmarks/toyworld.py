@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import httpx
 from proxy_grm_client import AsyncClient, Judgement, ProxyGrmError
 
 from models.toyworld import ToyCase, make_case
@@ -95,8 +96,9 @@ def main(argv: list[str] | None = None) -> int:
     rng = random.Random(f"benchmark/{options.seed}")
     cases = [make_case(rng) for _ in range(options.cases)]
     try:
+        httpx.get(f"{options.url}/livez", timeout=5)  # before minutes of retries
         judged = asyncio.run(judge_all(cases, options.url, options.concurrency))
-    except ProxyGrmError as error:
+    except (ProxyGrmError, httpx.HTTPError, httpx.InvalidURL) as error:
         print(f"{error}\nIs a service running at {options.url}?", file=sys.stderr)
         return 1
     print(json.dumps(summary(judged)))
