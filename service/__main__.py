@@ -42,9 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         if command == "check-config":
             print(settings.model_dump_json(indent=2))
             return 0
-        from service.gateway_process import run_gateway
+        from service.gateway_process import PortTaken, run_gateway
 
-        run_gateway(settings)
+        try:
+            run_gateway(settings)
+        except PortTaken as error:
+            raise _Misconfigured(str(error)) from error
     except (ReleaseInvalid, _Misconfigured) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -57,7 +60,7 @@ class _Misconfigured(Exception):
 def _settings(overrides: dict[str, object]) -> Settings:
     unknown = unknown_variables()
     if unknown:
-        raise _Misconfigured(f"no setting is called {', '.join(unknown)}; see service/settings.py")
+        raise _Misconfigured("; ".join(unknown) + "; see docs/settings.md")
     try:
         settings = Settings(**overrides)  # pyright: ignore[reportArgumentType]
     except ValidationError as error:

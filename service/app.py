@@ -16,7 +16,7 @@ from service.api.errors import install_error_handlers
 from service.api.gateway import Gateway
 from service.api.middleware import RequestContext
 from service.api.openapi import install_openapi
-from service.embedded_redis import EmbeddedRedis
+from service.embedded_redis import EmbeddedRedis, EmbeddedRedisFailed
 from service.engines import Engine
 from service.images import Images
 from service.judging import Judge
@@ -48,7 +48,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            app.state.gateway = await _start(settings, release, judging_engine, series, stack)
+            try:
+                app.state.gateway = await _start(settings, release, judging_engine, series, stack)
+            except EmbeddedRedisFailed as error:
+                app.state.start_error = error
+                raise
             yield
 
     app = FastAPI(
@@ -57,6 +61,7 @@ def create_app(
         description="Which of two answers about an image is better, why, and how sure.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     for routes in (judging_routes, batch_route, health_routes):
         app.include_router(routes.router)

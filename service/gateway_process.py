@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from types import FrameType
 from typing import NoReturn
@@ -21,6 +23,7 @@ from service.telemetry import set_up_logging
 
 _log = structlog.get_logger(__name__)
 
+_NOT_STARTED = 2
 _REFUSED = 3  # exit status when the engine can never serve this release
 _WATCH_EVERY_S = 0.25
 
@@ -32,15 +35,41 @@ def run_gateway(settings: Settings) -> NoReturn:
     finished, at the longest for `Settings.drain_s`. A second one stops at once.
     """
     set_up_logging(settings)
+    listening = _listen(settings)  # first: an engine takes half a minute to start
     app = create_app(settings)
     server = _DrainingServer(app, settings)
-    asyncio.run(server.serve_until_drained())
+    with contextlib.suppress(SystemExit):  # uvicorn's word for a start that failed
+        asyncio.run(server.serve_until_drained(listening))
+    if not server.started:
+        reason = getattr(app.state, "start_error", "the gateway did not start; see above")
+        print(f"error: {reason}", file=sys.stderr)
+        server.exit_status = _NOT_STARTED
+    _log.info("stopped")
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is stopped. Taking torch and vLLM apart object by object would take seconds more
     # and ends in complaints of vLLM's finalisers.
     os._exit(server.exit_status)
+
+
+class PortTaken(Exception):
+    """Nobody can listen there."""
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as cause:
+        listening.close()
+        raise PortTaken(
+            f"cannot listen on {settings.host} port {settings.port}: {cause.strerror}. "
+            "Choose another with PORT=… (make) or --port"
+        ) from cause
+    return listening
 
 
 class _DrainingServer(uvicorn.Server):
@@ -68,10 +97,10 @@ class _DrainingServer(uvicorn.Server):
         if len(self._signals) > 1:
             self.should_exit = self.force_exit = True
 
-    async def serve_until_drained(self) -> None:
+    async def serve_until_drained(self, listening: socket.socket) -> None:
         watching = asyncio.create_task(self._watch())
         try:
-            await self.serve()
+            await self.serve([listening])
         finally:
             watching.cancel()
             if self.force_exit:  # the lifespan's end by cancellation is what was asked for

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 from pathlib import Path
@@ -140,10 +141,16 @@ class Settings(BaseSettings):
 
 
 def unknown_variables() -> list[str]:
-    """The ``PROXY_GRM_*`` names that no setting answers to: a typo must not pass in silence."""
+    """What to say of each ``PROXY_GRM_*`` name that no setting answers to.
+
+    A typo must not pass in silence.
+    """
     known = {f"PROXY_GRM_{name}".upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
-    return sorted(
-        name
-        for name in os.environ
-        if name.startswith("PROXY_GRM_") and name.split("__")[0].upper() not in known
-    )
+    complaints: list[str] = []
+    for name in sorted(os.environ):
+        stem = name.split("__")[0].upper()
+        if name.startswith("PROXY_GRM_") and stem not in known:
+            close = difflib.get_close_matches(stem, known, 1)
+            meant = f" (did you mean {close[0]}?)" if close else ""
+            complaints.append(f"no setting is called {name}{meant}")
+    return complaints

@@ -6,6 +6,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from service.api.schemas import FieldError, Problem
@@ -51,7 +52,7 @@ class RequestInvalid(InvalidRequest):
         self.errors = tuple(
             FieldError(
                 field=".".join(str(step) for step in error["loc"])[:_MOST_FIELD_CHARACTERS],
-                problem=error["msg"][:_MOST_FIELD_CHARACTERS],
+                problem=_in_our_words(error)[:_MOST_FIELD_CHARACTERS],
             )
             for error in found[:_MOST_FIELD_ERRORS]
         )
@@ -59,6 +60,17 @@ class RequestInvalid(InvalidRequest):
         where = f"{first.field}: " if first.field else ""
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         super().__init__(f"{where}{first.problem}{more}")
+
+
+_WORDS = {
+    "extra_forbidden": "this field is not known",
+    "missing": "this is required",
+    "string_pattern_mismatch": "must not be blank, and an id looks like rub_ and 24 hex digits",
+}
+
+
+def _in_our_words(error: ErrorDetails) -> str:
+    return _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
 
 
 def problem(error: ServiceError, request_id: str) -> Problem:
@@ -89,7 +101,8 @@ def install_error_handlers(app: FastAPI) -> None:
     def routing(request: Request, error: Exception) -> Response:
         """Unknown paths and wrong methods."""
         assert isinstance(error, HTTPException)
-        response = _answer(request, NotFound(f"{request.method} is not answered at this path"))
+        detail = f"{request.method} is not answered at this path; /docs lists what is"
+        response = _answer(request, NotFound(detail))
         if error.status_code == 405:
             response.headers.update(error.headers or {})
         return response

@@ -290,10 +290,19 @@ def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(temporary: Path)
         taken.listen()
         port = taken.getsockname()[1]
         ended = ran(temporary, "gateway", "--port", str(port))
-    assert ended.returncode not in (0, -signal.SIGKILL)
-    assert "address already in use" in ended.stderr
+    assert ended.returncode == 2
+    assert f"port {port}: Address already in use. Choose another" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert {path.name for path in temporary.iterdir()} == {"state"}
+    assert list(temporary.iterdir()) == []  # it did not begin to start anything
+
+
+def test_a_state_folder_that_is_in_use_is_told(start: Callable[..., Running]):
+    running = start()
+    ended = ran(running.temporary, "gateway", "--port", "0")
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-2:]
+    assert any(line.startswith("error: another gateway uses") for line in last)
+    assert running.get("/readyz").status_code == 200
 
 
 def test_an_address_that_others_can_reach_is_refused_with_advice(temporary: Path):

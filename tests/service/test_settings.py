@@ -98,7 +98,10 @@ def test_variables_that_no_setting_answers_to_are_found(monkeypatch: pytest.Monk
     assert unknown_variables() == []
     monkeypatch.setenv("PROXY_GRM_PROT", "8000")
     monkeypatch.setenv("PROXY_GRM_LIMIT__BODY_BYTES", "5000")
-    assert unknown_variables() == ["PROXY_GRM_LIMIT__BODY_BYTES", "PROXY_GRM_PROT"]
+    assert unknown_variables() == [
+        "no setting is called PROXY_GRM_LIMIT__BODY_BYTES (did you mean PROXY_GRM_LIMITS?)",
+        "no setting is called PROXY_GRM_PROT (did you mean PROXY_GRM_PORT?)",
+    ]
 
 
 @pytest.mark.parametrize(
