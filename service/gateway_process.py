@@ -83,7 +83,6 @@ class _DrainingServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=5,
-            h11_max_incomplete_event_size=64 * 1024,
         )
         super().__init__(config)
         self._app = app

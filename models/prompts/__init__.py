@@ -20,7 +20,6 @@ from models.errors import ReleaseInvalid
 from models.neutralise import Neutraliser
 from models.rubric import Rubric
 
-Hole = Literal["images", "question", "rubric", "response_1", "response_2"]
 Layout = Literal["write_rubric", "rubric_given"]
 """``write_rubric``: the judge writes its own. ``rubric_given``: it stands in the prompt."""
 

@@ -80,9 +80,13 @@ def test_verdict_depth_writes_no_evaluation(client: httpx.Client, rubric: Any) -
     assert answer["status"] == "ok"
     assert_is_judgement(answer)
     assert answer["evaluation"] is None
-    assert answer["rubric"]["text"] == (rubric["text"] if rubric else answer["rubric"]["text"])
+    (verdict,) = answer["verdicts"]
+    assert verdict["text"].endswith(f"<eval></eval>\n<answer>{answer['preferred']}")
     if rubric:
+        assert answer["rubric"]["text"] == rubric["text"]
         assert answer["usage"]["completion_tokens"] == 1
+    else:
+        assert verdict["text"].startswith(f"<rubric>\n{answer['rubric']['text']}")
 
 
 def test_a_rubric_can_be_written_once_and_used_again(client: httpx.Client) -> None:
