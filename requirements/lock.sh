@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pins everything that `make setup` installs: requirements/{cpu,cuda,dev}.txt, from pyproject.toml.
+# Pins everything that `make setup` installs: requirements/{cpu,cuda,train,dev}.txt, from pyproject.toml.
 # Needs uv. The files carry no index address: whatever pip is set up with is used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,6 +21,8 @@ pin cpu.txt cpu embedded demo build
 # torch's CPU build needs none of the CUDA libraries that the metadata of the other build asks for.
 sed -i -E '/^(nvidia-|cuda-|triton==)/d' requirements/cpu.txt
 constraints=(--constraint requirements/cpu.txt)
+pin train.txt train
+sed -i -E '/^(nvidia-|cuda-|triton==)/d' requirements/train.txt
 pin dev.txt dev
 constraints=()
 pin cuda.txt cuda embedded demo build
