@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import structlog
 from fastapi import FastAPI
 
 from models.errors import ReleaseInvalid
-from models.release import Release, Role, load_release
+from models.release import Release, Role, RoleName, load_release
 from service import __version__
 from service.admission import Admission
 from service.api import batch_route, health_routes, judging_routes
@@ -19,6 +19,7 @@ from service.api.gateway import Gateway
 from service.api.middleware import RequestContext
 from service.api.openapi import install_openapi
 from service.calls import Calls
+from service.concurrency import together
 from service.embedded_redis import EmbeddedRedis, EmbeddedRedisFailed
 from service.engines import Engine
 from service.engines.on_demand import OnDemandEngine
@@ -40,6 +41,16 @@ class Engines:
 
     judge: Engine
     proxy: Engine | None = None
+
+    async def start(self, preload: Collection[RoleName]) -> None:
+        """Starts the judge's, and the proxy's where it is to be preloaded."""
+        await self.judge.start()
+        if self.proxy is not None and "proxy" in preload:
+            await self.proxy.start()
+
+    async def stop(self) -> None:
+        """Stops both at once: each may take its seconds."""
+        await together(engine.stop() for engine in (self.proxy, self.judge) if engine is not None)
 
 
 def create_app(
@@ -118,20 +129,11 @@ async def _start(
     stack.push_async_callback(store.close)
     images = Images(settings.limits, release.config.images.most_pixels)
     stack.push_async_callback(images.close)
-    await start_engines(settings, engines, stack)
+    stack.push_async_callback(engines.stop)
+    await engines.start(settings.preload)
     gateway = compose(settings, release, engines, (images, store), metrics)
     _log.info("gateway started", release=release.config.name, fingerprint=release.fingerprint)
     return gateway
-
-
-async def start_engines(settings: Settings, engines: Engines, stack: AsyncExitStack) -> None:
-    """Starts the judge's, and the proxy's where it is to be preloaded; `stack` stops both."""
-    await engines.judge.start()
-    stack.push_async_callback(engines.judge.stop)
-    if engines.proxy is not None:
-        stack.push_async_callback(engines.proxy.stop)
-        if "proxy" in settings.preload:
-            await engines.proxy.start()
 
 
 def compose(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 
 import structlog
 from typing_extensions import override
@@ -73,7 +74,9 @@ class OnDemandEngine(Engine):
 
     def _begin(self) -> asyncio.Task[bool]:
         if self._starting is None:
-            self._starting = asyncio.create_task(self._start(), name="engine-start")
+            # In a context of its own: the log lines of this engine are not the first request's.
+            context = contextvars.Context()
+            self._starting = asyncio.create_task(self._start(), context=context)
         return self._starting
 
     async def _start(self) -> bool:

@@ -28,7 +28,7 @@ from redis.retry import Retry
 from models.prompts import DEFAULT_DIR
 from models.release import SHIPPED_DIR, Release, load_release
 from service.api.gateway import Gateway
-from service.app import Engines, compose, create_app, start_engines
+from service.app import Engines, compose, create_app
 from service.embedded_redis import EmbeddedRedis
 from service.engines.on_demand import OnDemandEngine
 from service.engines.scripted import Script, ScriptedEngine
@@ -228,7 +228,8 @@ async def _composed(
     assert settings.redis_url is not None
     store = Store(settings.redis_url.get_secret_value(), settings.cache, metrics)
     stack.push_async_callback(store.close)
-    await start_engines(settings, engines, stack)
+    stack.push_async_callback(engines.stop)
+    await engines.start(settings.preload)
     release = load_release(settings.release)
     return compose(settings, release, engines, (images, store), metrics)
 

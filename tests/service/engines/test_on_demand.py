@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
 
 from models.comparison import Comparison
 from models.errors import ReleaseInvalid
@@ -143,6 +144,23 @@ async def test_a_start_that_breaks_is_unavailable_too(request_: GenerationReques
         with pytest.raises(EngineUnavailable, match="did not start"):
             await engine.generate(request_)
     assert inner.starts == 2
+
+
+class Naming(ScriptedEngine):
+    """Remembers what its start would write beside each log line."""
+
+    async def start(self) -> None:
+        self.bound = structlog.contextvars.get_contextvars()
+        await super().start()
+
+
+async def test_a_start_is_not_logged_as_part_of_the_request_that_caused_it(
+    request_: GenerationRequest,
+):
+    inner = Naming()
+    with structlog.contextvars.bound_contextvars(request_id="req_1"):
+        await OnDemandEngine(inner).generate(request_)
+    assert inner.bound == {}
 
 
 async def test_stopping_ends_a_start_and_those_who_wait_for_it(request_: GenerationRequest):
