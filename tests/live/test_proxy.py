@@ -102,6 +102,7 @@ def test_the_proxy_starts_beside_the_judge_dies_alone_and_comes_back(
         assert gone(family, within_s=30)
     finally:
         gateway.process.kill()
+        gateway.process.wait()
 
 
 def test_a_gateway_stopped_while_its_proxy_starts_leaves_nothing_behind(
@@ -122,3 +123,4 @@ def test_a_gateway_stopped_while_its_proxy_starts_leaves_nothing_behind(
         assert gone(family, within_s=30)
     finally:
         gateway.process.kill()
+        gateway.process.wait()
