@@ -1,4 +1,8 @@
-"""Releases: prompts + weights + sampling + calibration under one fingerprint."""
+"""Releases: prompts + weights + sampling + calibration under one fingerprint.
+
+A release has a judge and may have a proxy, each a `Role` with weights, a
+tokenizer and prompts of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,25 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.calibration import Calibration
+from models.calibration import Calibration, OrderCalibration
 from models.errors import ReleaseInvalid
 from models.judgement import GRAMMAR_REVISION
 from models.neutralise import NEUTRALISE_REVISION, Neutraliser
-from models.prompts import DEFAULT_DIR, Prompts, read_prompts
+from models.prompts import (
+    DEFAULT_DIR,
+    JUDGE_LAYOUTS,
+    PROXY_LAYOUTS,
+    Layout,
+    Prompts,
+    read_prompts,
+)
 
 SHIPPED_DIR = Path(__file__).parent / "releases"
 """Releases that are part of the repository; their folder names are their names."""
 
+RoleName = Literal["judge", "proxy"]
+
+_LAYOUTS: dict[RoleName, tuple[Layout, ...]] = {"judge": JUDGE_LAYOUTS, "proxy": PROXY_LAYOUTS}
 _JUDGES_NOTHING = {".md", ".png"}
 
 
@@ -48,6 +62,13 @@ class ImageLimits(_Config):
     )
 
 
+class ProxyConfig(_Config):
+    """How the proxy is asked."""
+
+    tokens: int = Field(default=2048, ge=16, description="a whole evaluation with its answer")
+    calibration: OrderCalibration = OrderCalibration()
+
+
 class ReleaseConfig(_Config):
     """The contents of ``release.toml``."""
 
@@ -63,6 +84,28 @@ class ReleaseConfig(_Config):
     sampling: Sampling = Sampling()
     images: ImageLimits = ImageLimits()
     calibration: Calibration = Calibration()
+    proxy: ProxyConfig = ProxyConfig()
+
+
+@dataclass(frozen=True)
+class Role:
+    """One model of a release and how it is asked.
+
+    Attributes:
+        config: the whole release's.
+        folder: weights, tokenizer and processor (Hugging Face layout).
+        prompts: the judge's two layouts, or the proxy's one.
+    """
+
+    name: RoleName
+    config: ReleaseConfig
+    folder: Path
+    prompts: Prompts
+
+    @cached_property
+    def neutralise(self) -> Neutraliser:
+        """The text transform for this role's own tokenizer."""
+        return Neutraliser(control_tokens(self.folder))
 
 
 @dataclass(frozen=True)
@@ -70,19 +113,19 @@ class Release:
     """A release, read and fingerprinted; no weights are loaded.
 
     Attributes:
-        judge_dir: the judge's weights, tokenizer and processor (Hugging Face layout).
-        fingerprint: digest of everything that can change a judgement.
+        proxy: None when the release has none.
+        fingerprint: digest of everything that can change a judgement, of either role.
     """
 
     config: ReleaseConfig
-    judge_dir: Path
-    prompts: Prompts
+    judge: Role
+    proxy: Role | None
     fingerprint: str
 
-    @cached_property
-    def neutralise(self) -> Neutraliser:
-        """The text transform for this release's tokenizer."""
-        return Neutraliser(control_tokens(self.judge_dir))
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The judge, and the proxy where there is one."""
+        return (self.judge,) if self.proxy is None else (self.judge, self.proxy)
 
 
 def load_release(name: str) -> Release:
@@ -96,32 +139,55 @@ def load_release(name: str) -> Release:
     """
     folder = _find(name)
     if (folder / "release.toml").exists():
-        config, judge_dir = _read_config(folder), folder / "judge"
+        config = _read_config(folder)
         own_prompts = folder / "prompts"
         prompts_dir = own_prompts if own_prompts.is_dir() else DEFAULT_DIR
+        judge = _role("judge", config, folder / "judge", prompts_dir)
+        proxy = _proxy(config, folder, prompts_dir)
     elif (folder / "config.json").exists():
         config = ReleaseConfig(name=_plain_name(name), purpose="production", base_model=name)
-        judge_dir, prompts_dir = folder, DEFAULT_DIR
+        prompts_dir = DEFAULT_DIR
+        judge, proxy = _role("judge", config, folder, prompts_dir), None
     else:
         raise ReleaseInvalid(f"{folder} has neither release.toml nor a model's config.json")
+    return Release(config, judge, proxy, _fingerprint(config, prompts_dir, judge, proxy))
+
+
+def _role(name: RoleName, config: ReleaseConfig, folder: Path, prompts_dir: Path) -> Role:
     for required in ("config.json", "tokenizer.json"):
-        if not (judge_dir / required).is_file():
+        if not (folder / required).is_file():
             raise ReleaseInvalid(
-                f"{judge_dir} has no {required}: not a model in the Hugging Face layout"
+                f"{folder} has no {required}: not a model in the Hugging Face layout"
             )
-    if not any(judge_dir.glob("*.safetensors")):
-        raise ReleaseInvalid(f"{judge_dir} has no weights (*.safetensors)")
-    prompts = read_prompts(prompts_dir)
-    return Release(config, judge_dir, prompts, _fingerprint(config, prompts_dir, judge_dir))
+    if not any(folder.glob("*.safetensors")):
+        raise ReleaseInvalid(f"{folder} has no weights (*.safetensors)")
+    return Role(name, config, folder, read_prompts(prompts_dir, _LAYOUTS[name]))
 
 
-def control_tokens(judge_dir: Path) -> tuple[str, ...]:
+def _proxy(config: ReleaseConfig, folder: Path, prompts_dir: Path) -> Role | None:
+    weights = folder / "proxy"
+    if not weights.exists():
+        if "proxy" in config.model_fields_set:
+            raise ReleaseInvalid(
+                f"{folder / 'release.toml'} has a [proxy] table, but there is no {weights}: "
+                "add the proxy's weights there, or take the table out"
+            )
+        return None
+    if not (prompts_dir / "proxy.txt").exists():
+        raise ReleaseInvalid(
+            f"{folder} has a proxy, but no prompt for it: add {prompts_dir / 'proxy.txt'} "
+            f"({DEFAULT_DIR / 'proxy.txt'} suits a capable instruction-tuned model)"
+        )
+    return _role("proxy", config, weights, prompts_dir)
+
+
+def control_tokens(model_dir: Path) -> tuple[str, ...]:
     """Every string that the tokenizer turns into a control token.
 
     All added tokens count, also those not flagged special: ``<tool_call>`` is
     not, and still becomes one token with a meaning.
     """
-    path = judge_dir / "tokenizer.json"
+    path = model_dir / "tokenizer.json"
     try:
         tokenizer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return tuple(token["content"] for token in tokenizer.get("added_tokens", ()))
@@ -167,26 +233,34 @@ def _plain_name(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9._-]", "-", last).lstrip("._-")[:64] or "model"
 
 
-def _fingerprint(config: ReleaseConfig, prompts_dir: Path, judge_dir: Path) -> str:
+def _fingerprint(config: ReleaseConfig, prompts_dir: Path, judge: Role, proxy: Role | None) -> str:
     digest = hashlib.sha256()
     rules = {"grammar": GRAMMAR_REVISION, "neutralise": NEUTRALISE_REVISION}
-    judging = config.model_dump(mode="json", exclude={"name", "purpose", "base_model"})
+    # What concerns the proxy counts only where there is one.
+    unjudging = {"name", "purpose", "base_model"} | ({"proxy"} if proxy is None else set())
+    judging = config.model_dump(mode="json", exclude=unjudging)
     settled = {"config": judging, "rules": rules}
     digest.update(json.dumps(settled, sort_keys=True).encode())
-    files = [
-        *sorted(prompts_dir.glob("*.txt")),
-        *sorted(
-            p
-            for p in judge_dir.rglob("*")
-            if p.is_file()
-            and not any(part.startswith(".") for part in p.relative_to(judge_dir).parts)
-        ),
-    ]
-    for file in files:
-        if file.suffix in _JUDGES_NOTHING or file.name in ("LICENSE", "NOTICE"):
+    for role in (judge, proxy):
+        if role is None:
             continue
-        root = prompts_dir if file.parent == prompts_dir else judge_dir
-        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        prompts = {f"{layout}.txt": prompts_dir / f"{layout}.txt" for layout in role.prompts}
+        prefix = "" if role.name == "judge" else "proxy/"
+        for name, file in [*sorted(prompts.items()), *_judging_files(role.folder)]:
+            digest.update(f"{prefix}{name}".encode() + b"\0")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:32]
+
+
+def _judging_files(folder: Path) -> list[tuple[str, Path]]:
+    """A model's files by their names in its folder, without cards, licences and hidden ones."""
+    found = [(file.relative_to(folder), file) for file in sorted(folder.rglob("*"))]
+    return [
+        (name.as_posix(), file)
+        for name, file in found
+        if file.is_file()
+        and not any(part.startswith(".") for part in name.parts)
+        and name.suffix not in _JUDGES_NOTHING
+        and name.name not in ("LICENSE", "NOTICE")
+    ]

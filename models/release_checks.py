@@ -1,4 +1,4 @@
-"""What is checked of a release before the first judgement is made with it."""
+"""What is checked of a release's role before the first judgement is made with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from models.comparison import Comparison, JudgeImage
 from models.errors import ReleaseInvalid
 from models.judgement import verdict_prefix
 from models.prompts import FilledPrompt
-from models.release import Release
+from models.release import Role
+from models.rubric import Rubric
 
 
 class Renderer(Protocol):
@@ -21,8 +22,8 @@ class Renderer(Protocol):
         ...
 
 
-async def check_release(release: Release, renderer: Renderer) -> tuple[int, int]:
-    """Checks a release against the engine that serves it.
+async def check_role(role: Role, renderer: Renderer) -> tuple[int, int]:
+    """Checks a judge or a proxy against the engine that serves it.
 
     Returns:
         The two token ids that stand for "response 1" and "response 2".
@@ -32,18 +33,25 @@ async def check_release(release: Release, renderer: Renderer) -> tuple[int, int]
             token after the real prompt tail, a control token survives in
             candidate text, or the pictures leave no room to answer.
     """
-    prompt = release.prompts["write_rubric"].fill(_probe(), release.neutralise)
+    prompt = _filled(role, _probe())
     tail = await renderer.token_ids(prompt, verdict_prefix(None))
     if not tail:
-        raise ReleaseInvalid(f"release {release.config.name!r}: the prompt renders to nothing")
-    first, second = [
-        await _label_id(renderer, prompt, tail, label) for label in release.config.labels
-    ]
+        raise ReleaseInvalid(
+            f"release {role.config.name!r}: the {role.name}'s prompt renders to nothing"
+        )
+    first, second = [await _label_id(renderer, prompt, tail, label) for label in role.config.labels]
     if first == second:
-        raise ReleaseInvalid(f"the labels {release.config.labels} are one and the same token")
-    await _check_room(release, renderer)
-    await _check_control_tokens(release, renderer)
+        raise ReleaseInvalid(f"the labels {role.config.labels} are one and the same token")
+    await _check_room(role, renderer)
+    await _check_control_tokens(role, renderer)
     return first, second
+
+
+def _filled(role: Role, comparison: Comparison, rubric: str = "r") -> FilledPrompt:
+    """The prompt of this role's first question; the judge writes its own rubric."""
+    if role.name == "judge":
+        return role.prompts["write_rubric"].fill(comparison, role.neutralise)
+    return role.prompts["proxy"].fill(comparison, role.neutralise, Rubric(rubric))
 
 
 def _probe(text: str = "a", images: int = 0) -> Comparison:
@@ -59,31 +67,34 @@ async def _label_id(renderer: Renderer, prompt: FilledPrompt, tail: list[int], l
     return with_label[-1]
 
 
-async def _check_room(release: Release, renderer: Renderer) -> None:
-    config = release.config
+async def _check_room(role: Role, renderer: Renderer) -> None:
+    config = role.config
     cells = config.images.most_pixels // 28**2
     rows = max(range(1, int(cells**0.5) + 1), key=lambda rows: (rows * (cells // rows), rows))
     largest = Image.new("RGB", (28 * (cells // rows), 28 * rows))
     images = tuple(JudgeImage(largest, f"largest:{n}") for n in range(config.images.maximum))
-    comparison = Comparison("?", ("a", "b"), images)
-    prompt = release.prompts["write_rubric"].fill(comparison, release.neutralise)
-    tokens = len(await renderer.token_ids(prompt))
-    if tokens + config.sampling.judgement_tokens > config.context_tokens:
+    tokens = len(await renderer.token_ids(_filled(role, Comparison("?", ("a", "b"), images))))
+    if role.name == "judge":
+        answer, setting = config.sampling.judgement_tokens, "sampling.judgement_tokens"
+    else:  # the longest rubric that the judge may write stands in its prompt
+        answer, setting = config.proxy.tokens, "proxy.tokens"
+        tokens += config.sampling.rubric_tokens
+    if tokens + answer > config.context_tokens:
         raise ReleaseInvalid(
-            f"{config.images.maximum} pictures of {config.images.most_pixels} pixels take "
-            f"{tokens} tokens; with {config.sampling.judgement_tokens} to answer, that exceeds "
+            f"{config.images.maximum} pictures of {config.images.most_pixels} pixels take the "
+            f"{role.name} {tokens} tokens; with {answer} to answer, that exceeds "
             f"{config.context_tokens}: lower images.maximum, images.most_pixels "
-            "or sampling.judgement_tokens in release.toml"
+            f"or {setting} in release.toml"
         )
 
 
-async def _check_control_tokens(release: Release, renderer: Renderer) -> None:
-    images = min(1, release.config.images.maximum)
-    hostile = "".join(release.neutralise.special_tokens)
-    fill = release.prompts["write_rubric"].fill
-    benign_ids = await renderer.token_ids(fill(_probe(images=images), release.neutralise))
-    hostile_ids = await renderer.token_ids(fill(_probe(hostile, images), release.neutralise))
-    for token in release.neutralise.special_tokens:
+async def _check_control_tokens(role: Role, renderer: Renderer) -> None:
+    images = min(1, role.config.images.maximum)
+    tokens = role.neutralise.special_tokens
+    hostile = "".join(tokens)
+    benign_ids = await renderer.token_ids(_filled(role, _probe(images=images)))
+    hostile_ids = await renderer.token_ids(_filled(role, _probe(hostile, images), hostile))
+    for token in tokens:
         alone = await renderer.token_ids(FilledPrompt("", ()), token)
         token_id = alone[-1]
         if hostile_ids.count(token_id) != benign_ids.count(token_id):

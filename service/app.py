@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 from fastapi import FastAPI
 
-from models.release import Release, load_release
+from models.errors import ReleaseInvalid
+from models.release import Release, Role, RoleName, load_release
 from service import __version__
 from service.admission import Admission
 from service.api import batch_route, health_routes, judging_routes
@@ -16,40 +18,67 @@ from service.api.errors import install_error_handlers
 from service.api.gateway import Gateway
 from service.api.middleware import RequestContext
 from service.api.openapi import install_openapi
+from service.calls import Calls
+from service.concurrency import together
 from service.embedded_redis import EmbeddedRedis, EmbeddedRedisFailed
 from service.engines import Engine
+from service.engines.on_demand import OnDemandEngine
+from service.evaluators import Evaluator, ProxyEvaluator
 from service.images import Images
 from service.judging import Judge
 from service.metrics import Metrics
 from service.scoring import Scoring
 from service.settings import Settings
 from service.store import Store
+from service.verifying import Verifying
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """One engine a role; `proxy` is None when the release has none."""
+
+    judge: Engine
+    proxy: Engine | None = None
+
+    async def start(self, preload: Collection[RoleName]) -> None:
+        """Starts the judge's, and the proxy's where it is to be preloaded."""
+        await self.judge.start()
+        if self.proxy is not None and "proxy" in preload:
+            await self.proxy.start()
+
+    async def stop(self) -> None:
+        """Stops both at once: each may take its seconds."""
+        await together(engine.stop() for engine in (self.proxy, self.judge) if engine is not None)
+
+
 def create_app(
-    settings: Settings, *, engine: Engine | None = None, metrics: Metrics | None = None
+    settings: Settings, *, engines: Engines | None = None, metrics: Metrics | None = None
 ) -> FastAPI:
     """The gateway as an ASGI application.
 
     Args:
         settings: what to serve and how.
-        engine: used instead of the one that the settings name.
+        engines: used instead of those that the settings name.
         metrics: used instead of the process-wide ones; tests start many gateways.
 
     Raises:
         ReleaseInvalid: the release cannot be used.
     """
     release = load_release(settings.release)
+    if "proxy" in settings.preload and release.proxy is None:
+        raise ReleaseInvalid(
+            f"release {release.config.name!r} has no proxy, and PROXY_GRM_PRELOAD names it"
+        )
     series = metrics or Metrics()
-    judging_engine = engine or build_engine(release, settings, series)
+    running = engines or build_engines(release, settings, series)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             try:
-                app.state.gateway = await _start(settings, release, judging_engine, series, stack)
+                app.state.gateway = await _start(settings, release, running, series, stack)
             except EmbeddedRedisFailed as error:
                 app.state.start_error = error
                 raise
@@ -71,34 +100,59 @@ def create_app(
     return app
 
 
-def build_engine(release: Release, settings: Settings, metrics: Metrics) -> Engine:
-    """The engine that the settings name; torch and vllm are imported for `vllm` alone."""
+def build_engines(release: Release, settings: Settings, metrics: Metrics) -> Engines:
+    """The engines that the settings name; the proxy's waits until it is needed."""
+    judge = _build_engine(release, release.judge, settings, metrics)
+    if release.proxy is None:
+        return Engines(judge)
+    proxy = _build_engine(release, release.proxy, settings, metrics)
+    return Engines(judge, OnDemandEngine(proxy))
+
+
+def _build_engine(release: Release, role: Role, settings: Settings, metrics: Metrics) -> Engine:
+    """Torch and vllm are imported for `vllm` alone."""
     if settings.engine == "scripted":
         from service.engines.scripted import ScriptedEngine
 
         return ScriptedEngine()
     from service.engines import vllm_inprocess
 
-    vllm_inprocess.prepare_environment(release, settings.vllm)
-    return vllm_inprocess.VllmEngine(release, settings.vllm, metrics)
+    vllm_inprocess.prepare_environment(settings.vllm)
+    return vllm_inprocess.VllmEngine(release, role, settings.vllm, metrics)
 
 
 async def _start(
-    settings: Settings, release: Release, engine: Engine, metrics: Metrics, stack: AsyncExitStack
+    settings: Settings, release: Release, engines: Engines, metrics: Metrics, stack: AsyncExitStack
 ) -> Gateway:
     """Starts the parts; `stack` stops them in the opposite order."""
     store = Store(await _redis_url(settings, stack), settings.cache, metrics)
     stack.push_async_callback(store.close)
     images = Images(settings.limits, release.config.images.most_pixels)
     stack.push_async_callback(images.close)
-    await engine.start()
-    stack.push_async_callback(engine.stop)
-    admission = Admission(settings.admission, metrics)
-    scoring = Scoring(
-        release, Judge(release, engine), images, store, admission, metrics, settings.limits
-    )
+    stack.push_async_callback(engines.stop)
+    await engines.start(settings.preload)
+    gateway = compose(settings, release, engines, (images, store), metrics)
     _log.info("gateway started", release=release.config.name, fingerprint=release.fingerprint)
-    return Gateway(settings, release, engine, admission, scoring, metrics)
+    return gateway
+
+
+def compose(
+    settings: Settings,
+    release: Release,
+    engines: Engines,
+    running: tuple[Images, Store],
+    metrics: Metrics,
+) -> Gateway:
+    """A gateway of parts that run already."""
+    images, store = running
+    admission = Admission(settings.admission, metrics)
+    calls = Calls(release.config, images, store, admission, metrics, settings.limits)
+    scoring = Scoring(release, Judge(release.judge, engines.judge), calls, store, metrics)
+    evaluators: dict[str, Evaluator] = {}
+    if release.proxy is not None and engines.proxy is not None:
+        evaluators["proxy"] = ProxyEvaluator(release.proxy, engines.proxy)
+    verifying = Verifying(evaluators, calls, store, metrics)
+    return Gateway(settings, release, engines.judge, admission, scoring, verifying, metrics)
 
 
 async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:

@@ -10,15 +10,18 @@ import difflib
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from models.release import RoleName
 
 CONFIG_VARIABLE = "PROXY_GRM_CONFIG"
 
@@ -57,17 +60,25 @@ class VllmSettings(_Section):
     """The in-process engine."""
 
     kv_cache_gib: int = Field(
-        default=1, ge=1, description="memory for prefixes and running work; CPU only"
+        default=1,
+        ge=1,
+        description="memory of each engine for prefixes and running work; CPU only",
     )
     memory_share: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="share of GPU memory (vLLM's default) or of free RAM (0.3)",
+        description=(
+            "share of GPU memory that each engine takes: vLLM's default, or 0.45 where the "
+            "release has a proxy; on the CPU kv_cache_gib decides"
+        ),
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
         description="further arguments of vllm.AsyncEngineArgs, by their names",
+    )
+    proxy_args: dict[str, Any] = Field(
+        default_factory=dict, description="the same for the proxy's engine alone, over args"
     )
 
 
@@ -98,6 +109,10 @@ class Settings(BaseSettings):
         default="vllm",
         description="vllm: in this process. scripted: deterministic, no model, for tests",
     )
+    preload: Annotated[tuple[RoleName, ...], NoDecode] = Field(
+        default=("judge",),
+        description="roles whose engines start with the gateway; the proxy else on first use",
+    )
     redis_url: SecretStr | None = Field(
         default=None, description="absent: an embedded Redis under state_dir"
     )
@@ -113,6 +128,15 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     vllm: VllmSettings = VllmSettings()
     cache: CacheSettings = CacheSettings()
+
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _names_in_a_row(cls, value: object) -> object:
+        """``judge,proxy`` in the environment, a list in the file; the judge always starts."""
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)):
+            return names  # for pydantic to refuse
+        return sorted({"judge", *(str(name).strip() for name in names)} - {""})
 
     @classmethod
     def settings_customise_sources(

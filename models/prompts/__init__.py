@@ -3,8 +3,9 @@
 A prompt file has two parts, headed ``[system]`` and ``[user]``. The user part
 names its holes: ``{images}``, ``{question}``, ``{rubric}``, ``{response_1}`` and
 ``{response_2}``. What many requests share comes first (instructions), then what
-a cohort shares (images, question), then a given rubric, then the responses, so
-that an engine's prefix cache can reuse as much as possible.
+a cohort shares (images, question), so that an engine's prefix cache can reuse as
+much as possible. For the judge a given rubric stands before the responses (many
+responses, one rubric); for the proxy it stands last (one pair, many rubrics).
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ from models.errors import ReleaseInvalid
 from models.neutralise import Neutraliser
 from models.rubric import Rubric
 
-Layout = Literal["write_rubric", "rubric_given"]
-"""``write_rubric``: the judge writes its own. ``rubric_given``: it stands in the prompt."""
+Layout = Literal["write_rubric", "rubric_given", "proxy"]
+"""``write_rubric``: the judge writes its own. ``rubric_given``: it stands in the prompt.
+``proxy``: for the proxy, who never writes one."""
 
+JUDGE_LAYOUTS: tuple[Layout, ...] = ("write_rubric", "rubric_given")
+PROXY_LAYOUTS: tuple[Layout, ...] = ("proxy",)
+
+_COMPARISON_HOLES = frozenset({"images", "question", "response_1", "response_2"})
 _HOLES: dict[Layout, frozenset[str]] = {
-    "write_rubric": frozenset({"images", "question", "response_1", "response_2"}),
-    "rubric_given": frozenset({"images", "question", "rubric", "response_1", "response_2"}),
+    "write_rubric": _COMPARISON_HOLES,
+    "rubric_given": _COMPARISON_HOLES | {"rubric"},
+    "proxy": _COMPARISON_HOLES | {"rubric"},
 }
 _PLACE = re.compile(r"\{(images|question|rubric|response_1|response_2)\}")
 _PARTS = re.compile(r"\A\[system\]\n(?P<system>.*?)\n\[user\]\n(?P<user>.*)\Z", re.DOTALL)
@@ -116,16 +123,16 @@ class PromptFile:
 
 
 Prompts = dict[Layout, PromptFile]
-"""A judge's prompt files by layout."""
+"""A judge's or a proxy's prompt files by layout."""
 
 
-def read_prompts(folder: Path) -> Prompts:
-    """Reads ``write_rubric.txt`` and ``rubric_given.txt`` of a folder.
+def read_prompts(folder: Path, layouts: tuple[Layout, ...] = JUDGE_LAYOUTS) -> Prompts:
+    """Reads one file a layout (``write_rubric.txt`` and so on) of a folder.
 
     Raises:
         ReleaseInvalid: one of them is missing or malformed.
     """
-    return {layout: PromptFile.read(folder / f"{layout}.txt", layout) for layout in _HOLES}
+    return {layout: PromptFile.read(folder / f"{layout}.txt", layout) for layout in layouts}
 
 
 def _joined(pieces: Iterator[str | JudgeImage]) -> Iterator[str | JudgeImage]:

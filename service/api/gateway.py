@@ -12,17 +12,23 @@ from service.engines import Engine
 from service.metrics import Metrics
 from service.scoring import Scoring
 from service.settings import Settings
+from service.verifying import Verifying
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The parts of a running gateway."""
+    """The parts of a running gateway.
+
+    Attributes:
+        engine: the judge's, which decides whether the gateway is ready.
+    """
 
     settings: Settings
     release: Release
     engine: Engine
     admission: Admission
     scoring: Scoring
+    verifying: Verifying
     metrics: Metrics
 
 

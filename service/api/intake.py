@@ -61,7 +61,7 @@ def parse(model: type[Model], body: bytes) -> Model:
 
 
 def refuse_evaluators(names: tuple[str, ...]) -> None:
-    """No evaluator can be configured yet, so every name is unknown.
+    """None can be asked beside a judgement or a rubric yet; `/verify` asks the proxy.
 
     Raises:
         NotFound: any was named.

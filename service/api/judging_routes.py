@@ -1,4 +1,4 @@
-"""``POST /score`` and ``POST /rubric``."""
+"""``POST /score``, ``POST /rubric`` and ``POST /verify``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from pydantic import BaseModel
 from service.api.gateway import Gateway, gateway_of
 from service.api.intake import parse, read_body, refuse_evaluators, unless_gone
 from service.api.openapi import takes
-from service.api.schemas import RubricAnswer, RubricRequest, ScoreAnswer, ScoreRequest, TimingOut
+from service.api.schemas import (
+    RubricAnswer,
+    RubricRequest,
+    ScoreAnswer,
+    ScoreRequest,
+    TimingOut,
+    VerifyAnswer,
+    VerifyRequest,
+)
 
 router = APIRouter(tags=["judging"])
 
@@ -36,6 +44,20 @@ async def rubric(request: Request) -> Response:
     refuse_evaluators(asked.evaluators)
     done = await unless_gone(request, gateway.scoring.write_rubric(asked.call()))
     answer = RubricAnswer.of(done, asked.id or f"rubric_{uuid4().hex}", gateway.release)
+    return _respond(request, answer, answer.status, answer.timing)
+
+
+@router.post("/verify", response_model=VerifyAnswer, openapi_extra=takes(VerifyRequest))
+async def verify(request: Request) -> Response:
+    """Does an evaluator who is shown nothing but the rubric find the same response better?
+
+    The proxy's engine may start with the first of these. An abstention has no `reward`.
+    """
+    gateway = gateway_of(request)
+    asked = parse(VerifyRequest, await read_body(request, gateway.settings.limits.body_bytes))
+    work = gateway.verifying.verify(asked.call(), asked.better, asked.evaluator)
+    verified = await unless_gone(request, work)
+    answer = VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", gateway.release)
     return _respond(request, answer, answer.status, answer.timing)
 
 

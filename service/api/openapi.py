@@ -13,10 +13,16 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.api.schemas import LineError, Problem, RubricRequest, ScoreRequest
+from service.api.schemas import LineError, Problem, RubricRequest, ScoreRequest, VerifyRequest
 
 _COMPONENTS = "#/components/schemas/{model}"
-_DOCUMENTED: tuple[type[BaseModel], ...] = (ScoreRequest, RubricRequest, Problem, LineError)
+_DOCUMENTED: tuple[type[BaseModel], ...] = (
+    ScoreRequest,
+    RubricRequest,
+    VerifyRequest,
+    Problem,
+    LineError,
+)
 
 
 def takes(model: type[BaseModel], media_type: str = "application/json") -> dict[str, Any]:

@@ -9,11 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from models.comparison import Position
 from models.release import Release
 from models.rubric import Rubric
+from service.calls import Call, GivenRubric
+from service.evaluators import OpinionStatus
 from service.judging import AbstentionReason, JudgingOptions
-from service.scoring import Call, GivenRubric, RubricWritten, Scored
+from service.scoring import RubricWritten, Scored
+from service.verifying import Verified
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Response = Annotated[str, StringConstraints(pattern=r"\S")]
+# An int, for as a literal 1 true would pass.
+Label = Annotated[int | None, Field(ge=1, le=2, description="the better response, if it is known")]
 
 
 class _Request(BaseModel):
@@ -44,6 +49,10 @@ class RubricIn(_Request):
             raise ValueError("give either text or id")
         return self
 
+    def given(self) -> GivenRubric:
+        """The rubric in the service's own words."""
+        return GivenRubric(self.text, self.id)
+
 
 class _ComparisonIn(_Request):
     question: str
@@ -54,11 +63,14 @@ class _ComparisonIn(_Request):
     timeout_s: float = Field(
         default=120, gt=0, le=3600, description="seconds until 504, waiting included"
     )
+
+
+class _SampledIn(_ComparisonIn):
     temperature: float = Field(default=0, ge=0, le=2)
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-class ScoreRequest(_ComparisonIn):
+class ScoreRequest(_SampledIn):
     """Which of two responses is better?"""
 
     run_id: Identifier | None = Field(default=None, description="groups the requests of one run")
@@ -98,7 +110,7 @@ class ScoreRequest(_ComparisonIn):
             require_consistent=self.require_consistent,
             priority=self.priority,
         )
-        rubric = GivenRubric(self.rubric.text, self.rubric.id) if self.rubric else None
+        rubric = self.rubric.given() if self.rubric else None
         images = tuple(image.data for image in self.images)
         return Call(
             self.question,
@@ -111,15 +123,13 @@ class ScoreRequest(_ComparisonIn):
         )
 
 
-class RubricRequest(_ComparisonIn):
+class RubricRequest(_SampledIn):
     """By what should these two responses be judged?"""
 
     evaluators: tuple[Identifier, ...] = Field(
         default=(), description="none are configured on this server"
     )
-    label: int | None = Field(
-        default=None, ge=1, le=2, description="the better response, if it is known"
-    )
+    label: Label = None
 
     def call(self) -> Call:
         """The request in the service's own words."""
@@ -129,6 +139,30 @@ class RubricRequest(_ComparisonIn):
         images = tuple(image.data for image in self.images)
         return Call(
             self.question, self.responses, images, options=options, timeout_s=self.timeout_s
+        )
+
+
+class VerifyRequest(_ComparisonIn):
+    """Which response is better, by this rubric alone?"""
+
+    rubric: RubricIn = Field(description="its text is cut to what stands between the tags")
+    label: Label = None
+    evaluator: Identifier = Field(default="proxy", description="who is asked")
+
+    @property
+    def better(self) -> Position | None:
+        """The label as a position."""
+        return None if self.label is None else 1 if self.label == 1 else 2
+
+    def call(self) -> Call:
+        """The request in the service's own words."""
+        return Call(
+            self.question,
+            self.responses,
+            tuple(image.data for image in self.images),
+            self.rubric.given(),
+            JudgingOptions(priority=self.priority),
+            self.timeout_s,
         )
 
 
@@ -162,7 +196,7 @@ class EvaluatorOut(_Answer):
     """What an evaluator says, given the rubric."""
 
     name: str
-    status: Literal["ok", "abstain", "timeout", "unavailable"]
+    status: OpinionStatus
     preferred: Position | None
     probability: float | None
     latency_s: float
@@ -267,6 +301,38 @@ class RubricAnswer(_Answer):
             release=ReleaseOut.of(release),
             usage=UsageOut.model_validate(done.written.usage),
             timing=TimingOut.model_validate(done.timing),
+        )
+
+
+class VerifyAnswer(_Answer):
+    """An evaluator's opinion. `preferred` is 1 exactly when `probability` >= 0.5."""
+
+    id: str
+    status: Literal["ok", "abstain"]
+    reason: AbstentionReason | None
+    preferred: Position | None
+    probability: float | None = Field(description="P(response 1 is better by the rubric)")
+    reward: float | None = Field(
+        description="+1 when `preferred` is the label, -1 when not; null without either"
+    )
+    release: ReleaseOut
+    usage: UsageOut
+    timing: TimingOut
+
+    @classmethod
+    def of(cls, verified: Verified, request_id: str, release: Release) -> Self:
+        """The opinion on the wire."""
+        opinion = verified.opinion
+        return cls(
+            id=request_id,
+            status="ok" if opinion.status == "ok" else "abstain",
+            reason=opinion.reason,
+            preferred=opinion.preferred,
+            probability=opinion.probability,
+            reward=verified.reward,
+            release=ReleaseOut.of(release),
+            usage=UsageOut.model_validate(opinion.usage),
+            timing=TimingOut.model_validate(verified.timing),
         )
 
 

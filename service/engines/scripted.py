@@ -42,15 +42,30 @@ class ScriptedEngine(Engine):
     """Answers by a script.
 
     Attributes:
+        seconds: how long a generation takes.
+        start_s: how long a start takes; at 0 it is ready at once.
+        failing_starts: how many of the next starts end in ``down``.
+        starts: how often it was started.
         requests: every generation it was asked for, in order of arrival.
         running: generations in work right now.
         cancelled: generations whose caller went away.
     """
 
-    def __init__(self, script: Script | None = None, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        seconds: float = 0.0,
+        *,
+        start_s: float = 0.0,
+        failing_starts: int = 0,
+    ) -> None:
         self._script = script or written_by_rote
-        self._seconds = seconds
         self._state: EngineState = "stopped"
+        self._starting: asyncio.Task[None] | None = None
+        self.seconds = seconds
+        self.start_s = start_s
+        self.failing_starts = failing_starts
+        self.starts = 0
         self.requests: list[GenerationRequest] = []
         self.running = 0
         self.cancelled = 0
@@ -62,11 +77,27 @@ class ScriptedEngine(Engine):
 
     @override
     async def start(self) -> None:
-        self._state = "ready"
+        self.starts += 1
+        if self.start_s > 0:
+            self._state = "starting"
+            self._starting = asyncio.create_task(self._start_later())
+        else:
+            self._finish_start()
 
     @override
     async def stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
         self._state = "stopped"
+
+    async def _start_later(self) -> None:
+        await asyncio.sleep(self.start_s)
+        self._finish_start()
+
+    def _finish_start(self) -> None:
+        failed = self.failing_starts > 0
+        self.failing_starts -= failed
+        self._state = "down" if failed else "ready"
 
     def fail(self) -> None:
         """Plays a dead engine until `start`."""
@@ -79,7 +110,7 @@ class ScriptedEngine(Engine):
         self.requests.append(request)
         self.running += 1
         try:
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(self.seconds)
             answer = self._script(request)
         except asyncio.CancelledError:
             self.cancelled += 1

@@ -11,8 +11,8 @@ from PIL import Image
 
 from models.comparison import JudgeImage
 from models.prompts import FilledPrompt
-from models.release import Release
-from models.release_checks import check_release
+from models.release import Role
+from models.release_checks import check_role
 from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
 from service.engines.vllm_rendering import PromptRenderer
 from service.errors import ContextExceeded, EngineUnavailable
@@ -27,7 +27,7 @@ _FEWEST_ANSWER_TOKENS = 16
 
 
 class VllmCore:
-    """A release's judge, loaded and checked. Once `dead`, it stays so."""
+    """A judge or proxy, loaded and checked. Once `dead`, it stays so."""
 
     def __init__(self, llm: AsyncLLM, labels: tuple[int, int]) -> None:
         self._llm = llm
@@ -35,18 +35,18 @@ class VllmCore:
         self._renderer = PromptRenderer(llm.renderer, llm.vllm_config)
 
     @classmethod
-    async def checked(cls, llm: AsyncLLM, release: Release) -> VllmCore:
-        """Checks the release on the freshly started engine and makes a first forward pass.
+    async def checked(cls, llm: AsyncLLM, role: Role) -> VllmCore:
+        """Checks the role on the freshly started engine and makes a first forward pass.
 
         Raises:
-            ReleaseInvalid: the release and its prompts do not fit each other.
+            ReleaseInvalid: the weights and their prompts do not fit each other.
             EngineUnavailable: the forward pass failed.
         """
         # Profiling at start-up leaves entries that only one side of the multimodal cache knows.
         await llm.reset_mm_cache()
-        labels = await check_release(release, PromptRenderer(llm.renderer, llm.vllm_config))
+        labels = await check_role(role, PromptRenderer(llm.renderer, llm.vllm_config))
         core = cls(llm, labels)
-        await core.generate(_probe(release))
+        await core.generate(_probe(role))
         return core
 
     @property
@@ -112,9 +112,9 @@ class VllmCore:
         return None
 
 
-def _probe(release: Release) -> GenerationRequest:
+def _probe(role: Role) -> GenerationRequest:
     pixels = Image.new("RGB", (56, 56), (128, 128, 128))
-    picture = (JudgeImage(pixels, "probe"),) if release.config.images.maximum else ()
+    picture = (JudgeImage(pixels, "probe"),) if role.config.images.maximum else ()
     prompt = FilledPrompt("Answer.", (*picture, "Ready?"))
     return GenerationRequest(prompt, max_tokens=1, read_labels=True)
 

@@ -2,7 +2,7 @@
 
 The core may die (out of memory, a driver fault, kill -9). Then every running
 generation fails with `EngineUnavailable` and a supervisor starts a new core;
-the gateway itself lives on.
+the gateway itself lives on. Judge and proxy are an engine each, with a core each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,7 +23,7 @@ from typing_extensions import override
 
 from models import torchvision_guard
 from models.errors import ReleaseInvalid
-from models.release import Release
+from models.release import Release, Role
 from service.engines import vllm_plugin
 from service.engines.contract import Engine, EngineState, Generation, GenerationRequest
 from service.engines.vllm_core import VllmCore
@@ -36,13 +38,18 @@ _log = structlog.get_logger(__name__)
 
 _HEALTH_EVERY_S = 0.25
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 30.0
+_GPU_SHARE_OF_TWO = 0.45  # vLLM's own default, 0.92, leaves no room for a second engine
+_STARTS = asyncio.Lock()  # one at a time: each measures what memory is free and takes its share
 
 
 class VllmEngine(Engine):
-    """The release's judge in vLLM, started again whenever its core process dies."""
+    """One role of a release in vLLM, started again whenever its core process dies."""
 
-    def __init__(self, release: Release, settings: VllmSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, release: Release, role: Role, settings: VllmSettings, metrics: Metrics
+    ) -> None:
         self._release = release
+        self._role = role
         self._settings = settings
         self._metrics = metrics
         self._state: EngineState = "stopped"
@@ -85,7 +92,7 @@ class VllmEngine(Engine):
                 self._state = "down"
             except Exception:  # whatever vLLM raises while starting: say so and try again
                 self._state = "down"
-                _log.exception("engine did not start", next_try_s=backoff_s)
+                _log.exception("engine did not start", role=self._role.name)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
 
@@ -93,90 +100,115 @@ class VllmEngine(Engine):
         """Starts a core, serves from it until it dies, and clears it away."""
         began = time.monotonic()
         try:
-            async with _running_llm(self._release, self._settings) as llm:
-                core = await VllmCore.checked(llm, self._release)
+            async with _running_llm(
+                partial(_start_llm, self._release, self._role, self._settings)
+            ) as llm:
+                core = await VllmCore.checked(llm, self._role)
                 self._core, self._state = core, "ready"
-                _log.info("engine ready", seconds=round(time.monotonic() - began, 1))
+                _log.info(
+                    "engine ready", role=self._role.name, seconds=round(time.monotonic() - began, 1)
+                )
                 while not core.dead:  # noqa: ASYNC110 - vLLM sets a flag and nothing else
                     await asyncio.sleep(_HEALTH_EVERY_S)
                 self._state = "down"
                 self._metrics.engine_deaths.inc()
-                _log.error("engine died; starting a new one")
+                _log.error("engine died; starting a new one", role=self._role.name)
         finally:
             self._core = None
 
 
-def engine_args(release: Release, settings: VllmSettings) -> Any:
-    """VLLM's arguments for a release; `settings.args` has the last word."""
+def engine_args(release: Release, role: Role, settings: VllmSettings) -> Any:
+    """VLLM's arguments for a role; `settings.args` (and `proxy_args`) have the last word."""
     from vllm import AsyncEngineArgs
     from vllm.platforms import current_platform
 
     own: dict[str, Any] = {
-        "model": str(release.judge_dir),
-        "max_model_len": release.config.context_tokens,
-        "limit_mm_per_prompt": {"image": release.config.images.maximum, "video": 0},
+        "model": str(role.folder),
+        "max_model_len": role.config.context_tokens,
+        "limit_mm_per_prompt": {"image": role.config.images.maximum, "video": 0},
         "scheduling_policy": "priority",
         "enable_prefix_caching": True,
         "enable_log_requests": False,
+        # vLLM keeps one set of series a process: a second engine's would replace the judge's.
+        "disable_log_stats": role.name != "judge",
     }
+    share = settings.memory_share
     if current_platform.is_cpu():
-        # On CPU the share is of free RAM and start-up fails when less is free; what the
-        # engine really takes is VLLM_CPU_KVCACHE_SPACE.
+        # What an engine really takes on a CPU is VLLM_CPU_KVCACHE_SPACE; where that is set to
+        # nothing, the share is of all RAM, and start-up fails when less is free.
         own |= {
             "dtype": "float32",
             "enforce_eager": True,
             # A partly prefilled request with a seed kills vLLM 0.32's CPU worker: it rewinds the
             # random generator, and "CPU Generator does not use offset". Whole prompts only.
             "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(8192, release.config.context_tokens),
-            "gpu_memory_utilization": settings.memory_share or 0.3,
+            "max_num_batched_tokens": max(8192, role.config.context_tokens),
         }
-    elif settings.memory_share is not None:
-        own["gpu_memory_utilization"] = settings.memory_share
-    return AsyncEngineArgs(**(own | settings.args))
+        share = share or 0.3
+    elif release.proxy is not None:
+        share = share or _GPU_SHARE_OF_TWO
+    if share is not None:
+        own["gpu_memory_utilization"] = share
+    own |= settings.args
+    return AsyncEngineArgs(**(own | settings.proxy_args if role.name == "proxy" else own))
 
 
-def prepare_environment(release: Release, settings: VllmSettings) -> None:
+def prepare_environment(settings: VllmSettings) -> None:
     """Sets what vLLM and its processes read from the environment, before vLLM is imported."""
     torchvision_guard.install_for_children()
     os.environ[vllm_plugin.OWNED] = "1"
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    if release.judge_dir.is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever a release needs is in its folder
 
 
-def _start_llm(release: Release, settings: VllmSettings) -> AsyncLLM:
+def _start_llm(release: Release, role: Role, settings: VllmSettings) -> AsyncLLM:
     """Blocks for the imports (10 s) and the core's start: for a thread, not the event loop."""
     # Children inherit the mask: Ctrl-C reaches the whole process group, but it is the gateway
     # that decides when the core goes, after running work is finished.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    return AsyncLLM.from_engine_args(engine_args(release, settings))
+    return AsyncLLM.from_engine_args(engine_args(release, role, settings))
 
 
 @contextlib.asynccontextmanager
-async def _running_llm(release: Release, settings: VllmSettings) -> AsyncGenerator[AsyncLLM]:
+async def _running_llm(start: Callable[[], AsyncLLM]) -> AsyncGenerator[AsyncLLM]:
     """A started engine, ended on the way out, also when that begins before it has started."""
-    starting = asyncio.create_task(asyncio.to_thread(_start_llm, release, settings))
+    async with _STARTS:
+        others = set(multiprocessing.active_children())
+        starting = asyncio.create_task(asyncio.to_thread(start))
+        try:
+            llm = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            while not starting.done():
+                _end_starting_core(others)
+                await asyncio.wait([starting], timeout=_HEALTH_EVERY_S)
+            with contextlib.suppress(Exception):  # it failed with its core
+                await _shut_down(starting.result())
+            raise
     try:
-        yield await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        if not starting.done():
-            _end_starting_core()
-        raise
+        yield llm
     finally:
-        with contextlib.suppress(Exception):  # it did not start: said by the first await
-            llm = await starting
-            if llm.output_handler is not None:
-                llm.output_handler.cancel()  # else it logs the end that we ask for as a failure
-            await asyncio.to_thread(llm.shutdown, timeout=5.0)
+        await _shut_down(llm)
 
 
-def _end_starting_core() -> None:
-    """The thread that waits for the core's start can't be cancelled, but fails with the core."""
+async def _shut_down(llm: AsyncLLM) -> None:
+    if llm.output_handler is not None:
+        llm.output_handler.cancel()  # else it logs the end that we ask for as a failure
+    with contextlib.suppress(Exception):
+        await asyncio.to_thread(llm.shutdown, timeout=5.0)
+
+
+def _end_starting_core(others: set[BaseProcess]) -> None:
+    """The thread that waits for the core's start can't be cancelled, but fails with the core.
+
+    Args:
+        others: processes that were there before, another engine's core among them; each that is
+            ended is added.
+    """
     for child in multiprocessing.active_children():
-        if child.name.startswith("EngineCore"):
+        if child not in others and child.name.startswith("EngineCore"):
+            others.add(child)
             child.terminate()

@@ -1,5 +1,6 @@
 """From a comparison to a judgement."""
 
+from service.judging.given_rubric import read_given_rubric
 from service.judging.judge import Judge
 from service.judging.judgement import (
     AbstentionReason,
@@ -9,6 +10,7 @@ from service.judging.judgement import (
     Usage,
     WrittenRubric,
 )
+from service.judging.reading import read_pass
 
 __all__ = [
     "AbstentionReason",
@@ -18,4 +20,6 @@ __all__ = [
     "Pass",
     "Usage",
     "WrittenRubric",
+    "read_given_rubric",
+    "read_pass",
 ]

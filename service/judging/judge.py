@@ -6,38 +6,29 @@ from dataclasses import replace
 
 from models.calibration import Order
 from models.comparison import Comparison
-from models.errors import UnreadableJudgement
 from models.judgement import (
     ANSWER_END,
     GRAMMARS,
     RUBRIC_END,
     RUBRIC_GRAMMAR,
     Part,
-    read_judgement,
-    read_rubric,
     verdict_prefix,
 )
 from models.prompts import FilledPrompt
-from models.release import Release
+from models.release import Role
 from models.rubric import Rubric
 from service.concurrency import together
-from service.engines import Engine, Generation, GenerationRequest
-from service.judging.judgement import (
-    AbstentionReason,
-    Judgement,
-    JudgingOptions,
-    Pass,
-    Usage,
-    WrittenRubric,
-)
-from service.judging.probability import label_mass, mirrored, probability_of_first, summed_up
+from service.engines import Engine, GenerationRequest
+from service.judging.judgement import Judgement, JudgingOptions, Pass, WrittenRubric
+from service.judging.probability import summed_up
+from service.judging.reading import read_pass, read_rubric_alone, usage_of, with_verdict
 
 
 class Judge:
     """A release's judge on an engine."""
 
-    def __init__(self, release: Release, engine: Engine) -> None:
-        self._release = release
+    def __init__(self, role: Role, engine: Engine) -> None:
+        self._role = role
         self._engine = engine
 
     async def judge(
@@ -66,17 +57,17 @@ class Judge:
 
     async def write_rubric(self, comparison: Comparison, options: JudgingOptions) -> WrittenRubric:
         """Writes a rubric and stops there."""
-        prompt = self._release.prompts["write_rubric"].fill(comparison, self._release.neutralise)
+        prompt = self._role.prompts["write_rubric"].fill(comparison, self._role.neutralise)
         generation = await self._engine.generate(self._rubric_request(prompt, options))
-        rubric, reason = _read_rubric(generation)
-        return WrittenRubric(rubric, reason, _usage(generation), prompt.injection_attempts)
+        rubric, reason = read_rubric_alone(generation)
+        return WrittenRubric(rubric, reason, usage_of(generation), prompt.injection_attempts)
 
     async def _pass(
         self, comparison: Comparison, order: Order, options: JudgingOptions, rubric: Rubric | None
     ) -> Pass:
         asked = comparison.swap() if order == "swapped" else comparison
         layout = "write_rubric" if rubric is None else "rubric_given"
-        prompt = self._release.prompts[layout].fill(asked, self._release.neutralise, rubric)
+        prompt = self._role.prompts[layout].fill(asked, self._role.neutralise, rubric)
         if options.depth == "full":
             found = await self._full(prompt, order, options, rubric)
         elif rubric is not None:
@@ -89,11 +80,11 @@ class Judge:
         self, prompt: FilledPrompt, order: Order, options: JudgingOptions, rubric: Rubric | None
     ) -> Pass:
         begins_with: Part = "rubric" if rubric is None else "evaluation"
-        structured = self._release.config.structured_output
+        structured = self._role.config.structured_output
         generation = await self._engine.generate(
             GenerationRequest(
                 prompt,
-                max_tokens=self._release.config.sampling.judgement_tokens,
+                max_tokens=self._role.config.sampling.judgement_tokens,
                 grammar=GRAMMARS[begins_with] if structured else None,
                 # Free text may quote the closing tag; only the grammar makes it the end.
                 stop=(ANSWER_END,) if structured else (),
@@ -103,23 +94,18 @@ class Judge:
                 priority=options.priority,
             )
         )
-        found = Pass(order, generation.text, usage=_usage(generation))
-        try:
-            written = read_judgement(generation.text, begins_with)
-        except UnreadableJudgement:
-            return replace(found, reason=_abstention(generation))
-        found = replace(found, rubric=written.rubric, evaluation=written.evaluation)
-        return self._with_verdict(found, generation, options)
+        calibration = self._role.config.calibration.at("full", order)
+        return read_pass(generation, begins_with, order, calibration)
 
     async def _rubric_then_verdict(
         self, prompt: FilledPrompt, order: Order, options: JudgingOptions
     ) -> Pass:
         drafted = await self._engine.generate(self._rubric_request(prompt, options))
-        rubric, reason = _read_rubric(drafted)
+        rubric, reason = read_rubric_alone(drafted)
         if rubric is None:
-            return Pass(order, drafted.text, reason=reason, usage=_usage(drafted))
+            return Pass(order, drafted.text, reason=reason, usage=usage_of(drafted))
         found = await self._verdict(prompt, order, options, verdict_prefix(rubric))
-        return replace(found, rubric=rubric, usage=_usage(drafted) + found.usage)
+        return replace(found, rubric=rubric, usage=usage_of(drafted) + found.usage)
 
     async def _verdict(
         self, prompt: FilledPrompt, order: Order, options: JudgingOptions, prefix: str
@@ -129,55 +115,27 @@ class Judge:
                 prompt,
                 prefill=prefix,
                 max_tokens=1,
-                grammar="[12]" if self._release.config.structured_output else None,
+                grammar="[12]" if self._role.config.structured_output else None,
                 read_labels=True,
                 temperature=options.temperature,
                 seed=options.seed,
                 priority=options.priority,
             )
         )
-        found = Pass(order, prefix + generation.text, usage=_usage(generation))
+        found = Pass(order, prefix + generation.text, usage=usage_of(generation))
         if generation.text.strip() not in ("1", "2"):
             return replace(found, reason="unreadable")
-        return self._with_verdict(found, generation, options)
-
-    def _with_verdict(self, found: Pass, generation: Generation, options: JudgingOptions) -> Pass:
-        labels = generation.labels
-        if labels is None:  # the verdict is not made of the release's label token
-            return replace(found, reason="unreadable")
-        calibration = self._release.config.calibration.at(options.depth, found.order)
-        first = calibration.apply(probability_of_first(labels))
-        probability = mirrored(first, found.order)
-        return replace(
-            found,
-            probability=probability,
-            preferred=1 if probability >= 0.5 else 2,
-            label_mass=label_mass(labels),
-        )
+        calibration = self._role.config.calibration.at("verdict", order)
+        return with_verdict(found, generation, calibration)
 
     def _rubric_request(self, prompt: FilledPrompt, options: JudgingOptions) -> GenerationRequest:
-        structured = self._release.config.structured_output
+        structured = self._role.config.structured_output
         return GenerationRequest(
             prompt,
-            max_tokens=self._release.config.sampling.rubric_tokens,
+            max_tokens=self._role.config.sampling.rubric_tokens,
             grammar=RUBRIC_GRAMMAR if structured else None,
             stop=(RUBRIC_END,),
             temperature=options.temperature,
             seed=options.seed,
             priority=options.priority,
         )
-
-
-def _read_rubric(generation: Generation) -> tuple[Rubric | None, AbstentionReason | None]:
-    try:
-        return read_rubric(generation.text), None
-    except UnreadableJudgement:
-        return None, _abstention(generation)
-
-
-def _abstention(generation: Generation) -> AbstentionReason:
-    return "truncated" if generation.truncated else "unreadable"
-
-
-def _usage(generation: Generation) -> Usage:
-    return Usage(generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens)

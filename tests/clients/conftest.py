@@ -44,6 +44,13 @@ def judgement() -> dict[str, Any]:
 
 
 @pytest.fixture
+def verification(judgement: dict[str, Any]) -> dict[str, Any]:
+    """What the service answers to a call with a label."""
+    kept = ("status", "reason", "preferred", "probability", "release", "usage", "timing")
+    return {"id": "verify_1", "reward": 1.0} | {name: judgement[name] for name in kept}
+
+
+@pytest.fixture
 def problem() -> Callable[..., httpx.Response]:
     """Makes the service's error documents."""
 

@@ -13,11 +13,13 @@ from proxy_grm_client import (
     Draining,
     EngineUnavailable,
     InvalidRequest,
+    NotFound,
     Overloaded,
     ProxyGrmError,
     Rubric,
     ServiceUnreachable,
     UnexpectedAnswer,
+    Verification,
 )
 from proxy_grm_client.answers import Judgement
 from proxy_grm_client.exchange import Exchange, Pause
@@ -132,6 +134,69 @@ def test_a_rubric_is_asked_for_at_its_own_path(ask, judgement):
     [request] = service.requests
     assert request.url.path == "/rubric"
     assert service.bodies[0]["seed"] == 3
+
+
+def test_a_verification_comes_back_as_it_was_answered(ask, verification):
+    service = Service(verification)
+    found = ask(service, call="verify", rubric="1. Truth (100%)", label=1, images=[b"x"])
+    assert isinstance(found, Verification)
+    assert found.model_dump(mode="json") == verification
+    assert (found.preferred, found.reward) == (1, 1.0)
+    [request] = service.requests
+    assert (request.method, request.url.path) == ("POST", "/verify")
+    assert service.bodies == [
+        {
+            "question": "Which?",
+            "responses": ["One.", "Two."],
+            "images": [{"data": "eA=="}],
+            "rubric": {"text": "1. Truth (100%)"},
+            "label": 1,
+            "timeout_s": 5.0,
+        }
+    ]
+
+
+def test_every_option_of_a_verification_reaches_the_service(ask, verification):
+    service = Service(verification)
+    options = {"id": "mine", "priority": "batch", "evaluator": "mine", "timeout_s": 2.5}
+    came_back = Rubric(id="rub_1", text="1. Tone (100%)", justification="never sent")
+    ask(service, call="verify", rubric=came_back, **options)
+    ask(service, call="verify", rubric="rub_" + "0" * 24, **options)
+    asked = {"question": "Which?", "responses": ["One.", "Two."], "images": [], **options}
+    assert service.bodies == [
+        asked | {"rubric": {"text": "1. Tone (100%)"}},
+        asked | {"rubric": {"id": "rub_" + "0" * 24}},
+    ]
+
+
+def test_an_abstention_of_an_evaluator_has_no_reward(ask, verification):
+    abstains = verification | {
+        "status": "abstain",
+        "reason": "truncated",
+        "preferred": None,
+        "probability": None,
+        "reward": None,
+    }
+    found = ask(Service(abstains), call="verify", rubric="x", label=1)
+    assert (found.status, found.reason, found.reward) == ("abstain", "truncated", None)
+
+
+def test_a_verification_waits_for_a_proxy_that_is_not_there_yet(ask, verification, problem):
+    service = Service(problem(503, "engine_unavailable", "0"), verification)
+    assert ask(service, call="verify", rubric="x").status == "ok"
+    assert len(service.requests) == 2
+
+
+def test_a_release_without_a_proxy_is_not_found_and_not_asked_again(ask, problem):
+    service = Service(problem(404, "not_found"))
+    with pytest.raises(NotFound):
+        ask(service, call="verify", rubric="x")
+    assert len(service.requests) == 1
+
+
+def test_a_verification_needs_a_rubric(ask):
+    with pytest.raises(TypeError, match="rubric"):
+        ask(Service({}), call="verify")
 
 
 def test_fields_that_a_newer_service_adds_are_kept(ask, judgement):

@@ -25,15 +25,18 @@ from proxy_grm_client import (
     Timing,
     Usage,
     Verdict,
+    Verification,
     WrittenRubric,
 )
-from proxy_grm_client.exchange import RubricOptions, ScoreOptions
+from proxy_grm_client.exchange import RubricOptions, ScoreOptions, VerifyOptions
 from pydantic import BaseModel, SecretStr
 
+from models.release import SHIPPED_DIR
 from service import errors as service_errors
 from service.api import schemas
-from service.app import create_app
+from service.app import Engines, create_app
 from service.engines import GenerationRequest
+from service.engines.on_demand import OnDemandEngine
 from service.engines.scripted import ScriptedEngine, written_by_rote
 from service.metrics import Metrics
 from service.settings import Settings
@@ -41,6 +44,7 @@ from service.settings import Settings
 PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (schemas.ScoreAnswer, Judgement),
     (schemas.RubricAnswer, WrittenRubric),
+    (schemas.VerifyAnswer, Verification),
     (schemas.RubricOut, Rubric),
     (schemas.CriterionOut, Criterion),
     (schemas.VerdictOut, Verdict),
@@ -64,6 +68,8 @@ def test_every_option_of_the_client_is_a_field_of_the_service():
     shared = {"question", "responses", "images"}
     asked = set(schemas.ScoreRequest.model_fields)
     assert shared | set(ScoreOptions.__optional_keys__) == asked
+    verifying = shared | {"rubric"} | set(VerifyOptions.__optional_keys__)
+    assert verifying == set(schemas.VerifyRequest.model_fields)
     assert set(RubricOptions.__optional_keys__) <= set(schemas.RubricRequest.model_fields)
 
 
@@ -83,13 +89,23 @@ async def engine() -> ScriptedEngine:
 
 
 @pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shipped release's judge, as judge and as proxy."""
+    folder = tmp_path_factory.mktemp("paired")
+    (folder / "release.toml").write_text('name = "p"\npurpose = "demo"\nbase_model = "none"\n')
+    for role in ("judge", "proxy"):
+        (folder / role).symlink_to(SHIPPED_DIR / "tiny" / "judge")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
 async def client(
-    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
+    engine: ScriptedEngine, release: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[AsyncClient]:
     nowhere = f"unix://{tmp_path_factory.mktemp('r')}/no.socket"
     app = create_app(
-        Settings(engine="scripted", redis_url=SecretStr(nowhere)),
-        engine=engine,
+        Settings(engine="scripted", redis_url=SecretStr(nowhere), release=release),
+        engines=Engines(engine, OnDemandEngine(ScriptedEngine(script))),
         metrics=Metrics(CollectorRegistry()),
     )
     async with (
@@ -129,6 +145,9 @@ async def test_what_the_service_answers_is_what_the_client_reads(
     written = await client.rubric(question, RESPONSES)
     rubric = schemas.RubricAnswer.model_validate(written.model_dump())
     assert rubric.model_dump(mode="json") == written.model_dump(mode="json")
+    verified = await client.verify(question, RESPONSES, rubric="1. Count (100%)", label=1)
+    opinion = schemas.VerifyAnswer.model_validate(verified.model_dump())
+    assert opinion.model_dump(mode="json") == verified.model_dump(mode="json")
 
 
 @pytest.mark.anyio
@@ -138,6 +157,25 @@ async def test_an_abstention_is_read_as_one(client: AsyncClient):
     assert (judgement.preferred, judgement.probability) == (None, None)
     written = await client.rubric("unreadable", RESPONSES)
     assert (written.status, written.rubric) == ("abstain", None)
+    verified = await client.verify("unreadable", RESPONSES, rubric="1. Count (100%)", label=1)
+    assert (verified.status, verified.reason) == ("abstain", "unreadable")
+    assert (verified.preferred, verified.probability, verified.reward) == (None, None, None)
+
+
+@pytest.mark.anyio
+async def test_a_verification_says_whether_the_proxy_agrees_with_the_label(client: AsyncClient):
+    written = await client.rubric("How many?", RESPONSES)
+    assert written.rubric is not None
+    plain, right, wrong = [
+        await client.verify("How many?", RESPONSES, rubric=written.rubric, **label)
+        for label in ({}, {"label": 1}, {"label": 2})
+    ]
+    assert plain.preferred in (1, 2)
+    assert plain.reward is None
+    assert {right.reward, wrong.reward} == {1.0, -1.0}
+    assert right.reward == (1.0 if plain.preferred == 1 else -1.0)
+    with pytest.raises(NotFound):
+        await client.verify("How many?", RESPONSES, rubric=written.rubric, evaluator="nobody")
 
 
 @pytest.mark.anyio

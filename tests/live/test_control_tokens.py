@@ -30,8 +30,10 @@ PLACES = ("question", "response 1", "response 2", "rubric")
 def renderer() -> PromptRenderer:
     torchvision_guard.install()
     settings = VllmSettings()
-    prepare_environment(RELEASE, settings)
-    return PromptRenderer.without_engine(engine_args(RELEASE, settings).create_engine_config())
+    prepare_environment(settings)
+    return PromptRenderer.without_engine(
+        engine_args(RELEASE, RELEASE.judge, settings).create_engine_config()
+    )
 
 
 def prompt_with(text: str, place: str, release: Release = RELEASE) -> FilledPrompt:
@@ -39,8 +41,8 @@ def prompt_with(text: str, place: str, release: Release = RELEASE) -> FilledProm
     texts[place] = f"before {text} after"
     image = JudgeImage(Image.new("RGB", (112, 112), "white"), "white")
     comparison = Comparison(texts["question"], (texts["response 1"], texts["response 2"]), (image,))
-    prompt = release.prompts["rubric_given"]
-    return prompt.fill(comparison, release.neutralise, Rubric(texts["rubric"]))
+    prompt = release.judge.prompts["rubric_given"]
+    return prompt.fill(comparison, release.judge.neutralise, Rubric(texts["rubric"]))
 
 
 def ids(renderer: PromptRenderer, prompt: FilledPrompt) -> list[int]:
@@ -52,10 +54,10 @@ def token_id(renderer: PromptRenderer, token: str) -> int:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("token", RELEASE.neutralise.special_tokens)
+@pytest.mark.parametrize("token", RELEASE.judge.neutralise.special_tokens)
 def test_a_control_token_stays_text(renderer: PromptRenderer, token: str, place: str) -> None:
-    control_ids = {token_id(renderer, t) for t in RELEASE.neutralise.special_tokens}
-    assert len(control_ids) == len(RELEASE.neutralise.special_tokens)
+    control_ids = {token_id(renderer, t) for t in RELEASE.judge.neutralise.special_tokens}
+    assert len(control_ids) == len(RELEASE.judge.neutralise.special_tokens)
     benign = Counter(ids(renderer, prompt_with("a word", place)))
     prompt = prompt_with(token, place)
     hostile = Counter(ids(renderer, prompt))

@@ -17,7 +17,7 @@ RELEASE = load_release("tiny")
 
 
 def test_it_is_small_enough_to_ship_and_says_that_it_is_a_demo() -> None:
-    size = sum(file.stat().st_size for file in RELEASE.judge_dir.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in RELEASE.judge.folder.rglob("*") if file.is_file())
     assert size <= 16 * 2**20
     assert RELEASE.config.purpose == "demo"
 
@@ -27,13 +27,15 @@ def test_transformers_loads_it_and_it_answers_in_the_grammar() -> None:
     import torch
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    processor = AutoProcessor.from_pretrained(RELEASE.judge_dir)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(RELEASE.judge_dir).eval()
+    processor = AutoProcessor.from_pretrained(RELEASE.judge.folder)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(RELEASE.judge.folder).eval()
     assert 1e6 <= sum(p.numel() for p in model.parameters()) <= 3e6
     readable = 0
     for seed in range(4):
         case = make_case(random.Random(seed))
-        prompt = RELEASE.prompts["write_rubric"].fill(case.labeled().comparison, RELEASE.neutralise)
+        prompt = RELEASE.judge.prompts["write_rubric"].fill(
+            case.labeled().comparison, RELEASE.judge.neutralise
+        )
         user = [
             {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
             for part in prompt.user
@@ -62,7 +64,7 @@ def test_its_tokenizer_round_trips_any_unicode(text: str) -> None:
 
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(RELEASE.judge_dir / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(RELEASE.judge.folder / "tokenizer.json"))
     encoded = tokenizer.encode(text)
     # Like Qwen2.5's own, it normalises to NFC first.
     assert tokenizer.decode(encoded.ids, skip_special_tokens=False) == unicodedata.normalize(

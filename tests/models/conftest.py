@@ -18,6 +18,7 @@ context_tokens = 1024
 
 [sampling]
 judgement_tokens = 64
+rubric_tokens = 32
 
 [images]
 maximum = 1
@@ -44,6 +45,7 @@ Compare.
 RUBRIC_GIVEN = WRITE_RUBRIC.replace(
     "<response_1>", "<rubric>\n{rubric}\n</rubric>\n<response_1>", 1
 )
+PROXY = WRITE_RUBRIC.rstrip() + "\n<rubric>\n{rubric}\n</rubric>\n"
 TOKENIZER = {
     "added_tokens": [
         {"id": 0, "content": "<|im_start|>", "special": True},
@@ -92,6 +94,18 @@ def release_folder(tmp_path: Path) -> Path:
     (folder / "prompts" / "write_rubric.txt").write_text(WRITE_RUBRIC)
     (folder / "prompts" / "rubric_given.txt").write_text(RUBRIC_GIVEN)
     return folder
+
+
+@pytest.fixture
+def proxy_release_folder(release_folder: Path) -> Path:
+    """The same release with a proxy, whose tokenizer has a control token of its own."""
+    write_model(release_folder / "proxy")
+    added = [*TOKENIZER["added_tokens"], {"id": 4, "content": "<think>", "special": True}]
+    (release_folder / "proxy" / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    (release_folder / "prompts" / "proxy.txt").write_text(PROXY)
+    with (release_folder / "release.toml").open("a") as file:
+        file.write("\n[proxy]\ntokens = 48\n")
+    return release_folder
 
 
 def write_model(folder: Path) -> None:

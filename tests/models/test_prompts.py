@@ -10,7 +10,14 @@ from PIL import Image
 from models.comparison import Comparison, JudgeImage
 from models.errors import ReleaseInvalid
 from models.neutralise import Neutraliser
-from models.prompts import DEFAULT_DIR, FilledPrompt, PromptFile, read_prompts
+from models.prompts import (
+    DEFAULT_DIR,
+    JUDGE_LAYOUTS,
+    PROXY_LAYOUTS,
+    FilledPrompt,
+    PromptFile,
+    read_prompts,
+)
 from models.release import SHIPPED_DIR
 from models.rubric import Rubric
 
@@ -24,7 +31,8 @@ GIVEN = WRITE.replace("1 {", "R {rubric}\n1 {", 1)
 PROMPT_FOLDERS = [DEFAULT_DIR, *sorted(SHIPPED_DIR.glob("*/prompts"))]
 
 neutralise = Neutraliser(SPECIAL)
-defaults = read_prompts(DEFAULT_DIR)
+defaults = read_prompts(DEFAULT_DIR, JUDGE_LAYOUTS + PROXY_LAYOUTS)
+PROXY_FILES = [folder for folder in PROMPT_FOLDERS if (folder / "proxy.txt").exists()]
 
 
 def prompt_file(folder, text, layout="write_rubric"):
@@ -115,6 +123,35 @@ def test_requests_that_share_a_question_share_the_beginning_of_their_prompts(lay
     assert "Q?" in shared
 
 
+@pytest.mark.parametrize("folder", PROXY_FILES, ids=lambda folder: folder.parent.name)
+def test_the_shipped_prompts_of_a_proxy_end_with_the_rubric(folder):
+    prompt = read_prompts(folder, PROXY_LAYOUTS)["proxy"]
+    comparison = Comparison("Q?", ("first", "second"), PICTURES)
+    one, two = (prompt.fill(comparison, neutralise, Rubric(text)) for text in ("ONE", "TWO"))
+    assert one.user[:2] == two.user[:2] == PICTURES
+    before, _, after = one.user[-1].partition("<rubric>\nONE\n</rubric>")
+    assert after == ""
+    assert two.user[-1] == before + "<rubric>\nTWO\n</rubric>"
+    order = [before.index(text) for text in ("Q?", "first", "second")]
+    assert order == sorted(order)
+
+
+def test_a_proxy_is_not_shown_the_justification():
+    prompt = defaults["proxy"].fill(
+        Comparison("w", ("a", "b")), neutralise, Rubric("Be fair.", "a secret reason")
+    )
+    assert "Be fair." in whole_text(prompt)
+    assert "secret" not in whole_text(prompt)
+
+
+def test_the_judges_prompts_can_be_read_where_there_is_none_for_a_proxy(tmp_path):
+    prompt_file(tmp_path, WRITE)
+    prompt_file(tmp_path, GIVEN, "rubric_given")
+    assert set(read_prompts(tmp_path)) == set(JUDGE_LAYOUTS)
+    with pytest.raises(ReleaseInvalid, match=r"proxy\.txt cannot be read"):
+        read_prompts(tmp_path, PROXY_LAYOUTS)
+
+
 @given(
     texts=st.tuples(
         *[
@@ -132,7 +169,7 @@ def test_requests_that_share_a_question_share_the_beginning_of_their_prompts(lay
 @settings(deadline=None, max_examples=50)
 def test_hostile_texts_leave_the_count_of_every_control_string_as_it_was(texts):
     question, first, second, rubric = texts
-    for layout in ("write_rubric", "rubric_given"):
+    for layout in defaults:
         fill = defaults[layout].fill
         benign = fill(Comparison("q", ("a", "b"), PICTURES), neutralise, Rubric("r"))
         hostile = fill(Comparison(question, (first, second), PICTURES), neutralise, Rubric(rubric))
@@ -185,9 +222,10 @@ def test_a_prompt_file_needs_exactly_the_holes_of_its_layout(tmp_path, text):
         prompt_file(tmp_path, text)
 
 
-def test_the_layout_with_a_rubric_needs_a_place_for_it(tmp_path):
-    with pytest.raises(ReleaseInvalid, match=r"rubric_given\.txt: needs each of"):
-        prompt_file(tmp_path, WRITE, "rubric_given")
+@pytest.mark.parametrize("layout", ["rubric_given", "proxy"])
+def test_a_layout_with_a_rubric_needs_a_place_for_it(tmp_path, layout):
+    with pytest.raises(ReleaseInvalid, match=rf"{layout}\.txt: needs each of"):
+        prompt_file(tmp_path, WRITE, layout)
 
 
 @pytest.mark.parametrize(

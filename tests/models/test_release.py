@@ -10,7 +10,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from models import release as release_module
 from models.calibration import Platt
 from models.errors import ReleaseInvalid
-from models.prompts import DEFAULT_DIR, read_prompts
+from models.prompts import DEFAULT_DIR, PROXY_LAYOUTS, read_prompts
 from models.release import SHIPPED_DIR, ReleaseConfig, control_tokens, load_release
 
 SHIPPED = sorted(path.parent.name for path in SHIPPED_DIR.glob("*/release.toml"))
@@ -30,24 +30,24 @@ def test_a_release_is_read_from_its_folder(release_folder):
     assert release.config.calibration.at("full", "given") == Platt(temperature=1.5)
     assert release.config.calibration.at("verdict", "given") == Platt()
     assert release.config.labels == ("1", "2")
-    assert release.judge_dir == release_folder / "judge"
-    assert release.prompts["write_rubric"].system == "Compare."
+    assert release.judge.folder == release_folder / "judge"
+    assert release.judge.prompts["write_rubric"].system == "Compare."
 
 
 def test_a_release_without_prompts_of_its_own_has_the_default_ones(release_folder):
     shutil.rmtree(release_folder / "prompts")
-    assert load_release(str(release_folder)).prompts == read_prompts(DEFAULT_DIR)
+    assert load_release(str(release_folder)).judge.prompts == read_prompts(DEFAULT_DIR)
 
 
 def test_the_text_transform_knows_every_added_token(release_folder):
     release = load_release(str(release_folder))
-    assert set(release.neutralise.special_tokens) == {
+    assert set(release.judge.neutralise.special_tokens) == {
         "<|im_start|>",
         "<|im_end|>",
         "<|image_pad|>",
         "<tool_call>",
     }
-    assert release.neutralise("<tool_call></eval>").attempts == 2
+    assert release.judge.neutralise("<tool_call></eval>").attempts == 2
 
 
 def test_a_tokenizer_without_added_tokens_has_no_control_tokens(release_folder):
@@ -59,8 +59,8 @@ def test_a_tokenizer_without_added_tokens_has_no_control_tokens(release_folder):
 def test_every_shipped_release_loads_by_the_name_of_its_folder(name):
     release = load_release(name)
     assert release.config.name == name
-    assert release.judge_dir == SHIPPED_DIR / name / "judge"
-    assert len(release.neutralise.special_tokens) >= 3
+    assert release.judge.folder == SHIPPED_DIR / name / "judge"
+    assert len(release.judge.neutralise.special_tokens) >= 3
 
 
 def test_the_embedded_release_is_for_demonstration():
@@ -75,8 +75,8 @@ def test_a_plain_model_folder_is_a_judge_with_default_prompts(model_folder):
     assert release.config.name == "My-Model-7B"
     assert release.config.purpose == "production"
     assert release.config.base_model == str(model_folder)
-    assert release.judge_dir == model_folder
-    assert release.prompts == read_prompts(DEFAULT_DIR)
+    assert release.judge.folder == model_folder
+    assert release.judge.prompts == read_prompts(DEFAULT_DIR)
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def test_the_folder_one_stands_in_can_be_a_release(release_folder, monkeypatch, 
 
 def test_the_folder_one_stands_in_can_be_a_plain_model(model_folder, monkeypatch):
     monkeypatch.chdir(model_folder)
-    assert load_release("./").judge_dir.resolve() == model_folder
+    assert load_release("./").judge.folder.resolve() == model_folder
 
 
 def test_a_folder_is_preferred_to_a_hub_id_of_the_same_name(model_folder, monkeypatch):
     monkeypatch.chdir(model_folder.parent.parent)
     name = f"{model_folder.parent.name}/{model_folder.name}"
-    assert load_release(name).judge_dir.resolve() == model_folder
+    assert load_release(name).judge.folder.resolve() == model_folder
 
 
 def test_a_home_folder_may_be_written_with_a_tilde(model_folder, monkeypatch):
     monkeypatch.setenv("HOME", str(model_folder.parent))
-    assert load_release("~/My-Model-7B").judge_dir == model_folder
+    assert load_release("~/My-Model-7B").judge.folder == model_folder
 
 
 def test_a_hub_id_is_downloaded(model_folder, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_hub_id_is_downloaded(model_folder, monkeypatch):
     assert asked == ["Some-Org/Some-VL-7B"]
     assert release.config.name == "Some-VL-7B"
     assert release.config.base_model == "Some-Org/Some-VL-7B"
-    assert release.judge_dir == model_folder
+    assert release.judge.folder == model_folder
 
 
 @pytest.mark.parametrize("cause", [LocalEntryNotFoundError("offline"), OSError("no route")])
@@ -234,7 +234,75 @@ def test_a_release_file_that_is_not_utf_8_is_refused(release_folder):
 def test_a_malformed_tokenizer_makes_a_release_invalid(release_folder, content):
     (release_folder / "judge" / "tokenizer.json").write_text(content)
     with pytest.raises(ReleaseInvalid, match=r"tokenizer\.json"):
-        _ = load_release(str(release_folder)).neutralise
+        _ = load_release(str(release_folder)).judge.neutralise
+
+
+# The proxy
+
+
+def test_a_release_without_a_proxy_folder_has_none(release_folder):
+    release = load_release(str(release_folder))
+    assert release.proxy is None
+    assert release.roles == (release.judge,)
+
+
+def test_a_proxy_has_weights_a_prompt_and_control_tokens_of_its_own(proxy_release_folder):
+    release = load_release(str(proxy_release_folder))
+    assert release.roles == (release.judge, release.proxy)
+    assert release.proxy.folder == proxy_release_folder / "proxy"
+    assert set(release.judge.prompts) == {"write_rubric", "rubric_given"}
+    assert set(release.proxy.prompts) == {"proxy"}
+    assert release.config.proxy.tokens == 48
+    assert release.proxy.neutralise("<think>").attempts == 1
+    assert release.judge.neutralise("<think>").attempts == 0
+
+
+def test_a_release_without_prompts_of_its_own_asks_the_proxy_with_the_default_one(
+    proxy_release_folder,
+):
+    shutil.rmtree(proxy_release_folder / "prompts")
+    proxy = load_release(str(proxy_release_folder)).proxy
+    assert proxy.prompts == read_prompts(DEFAULT_DIR, PROXY_LAYOUTS)
+
+
+def test_a_proxy_without_a_prompt_among_the_releases_own_is_refused(proxy_release_folder):
+    (proxy_release_folder / "prompts" / "proxy.txt").unlink()
+    with pytest.raises(ReleaseInvalid, match=r"has a proxy, but no prompt for it: add") as caught:
+        load_release(str(proxy_release_folder))
+    assert str(proxy_release_folder / "prompts" / "proxy.txt") in str(caught.value)
+    assert str(DEFAULT_DIR / "proxy.txt") in str(caught.value)
+
+
+def test_a_proxy_table_without_a_proxy_is_refused(proxy_release_folder):
+    shutil.rmtree(proxy_release_folder / "proxy")
+    with pytest.raises(ReleaseInvalid, match=r"\[proxy\] table, but there is no .*/proxy"):
+        load_release(str(proxy_release_folder))
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_proxy_with_a_file_missing_is_refused(proxy_release_folder, missing):
+    (proxy_release_folder / "proxy" / missing).unlink()
+    with pytest.raises(ReleaseInvalid, match=f"proxy has no {missing}"):
+        load_release(str(proxy_release_folder))
+
+
+def test_a_proxy_without_weights_is_refused(proxy_release_folder):
+    (proxy_release_folder / "proxy" / "model.safetensors").unlink()
+    with pytest.raises(ReleaseInvalid, match="proxy has no weights"):
+        load_release(str(proxy_release_folder))
+
+
+@pytest.mark.parametrize("table", ["tokens = 1", "tokens = 64\nvotes = 3", "calibration = 2"])
+def test_a_malformed_proxy_table_is_refused(proxy_release_folder, table):
+    path = proxy_release_folder / "release.toml"
+    path.write_text(path.read_text().replace("tokens = 48", table))
+    with pytest.raises(ReleaseInvalid, match=r"release\.toml"):
+        load_release(str(proxy_release_folder))
+
+
+def test_a_folder_named_proxy_inside_a_plain_model_is_none(model_folder):
+    (model_folder / "proxy").mkdir()
+    assert load_release(str(model_folder)).proxy is None
 
 
 # The fingerprint
@@ -367,3 +435,53 @@ def test_a_plain_model_and_a_change_of_its_weights_have_different_fingerprints(m
     config = json.loads((model_folder / "config.json").read_text())
     (model_folder / "config.json").write_text(json.dumps(config | {"layers": 2}))
     assert fingerprint(model_folder) != before
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "prompts/proxy.txt",
+        "prompts/write_rubric.txt",
+        "proxy/model.safetensors",
+        "proxy/config.json",
+        "proxy/tokenizer.json",
+        "judge/model.safetensors",
+    ],
+)
+def test_one_byte_of_either_role_changes_the_one_fingerprint(proxy_release_folder, file):
+    before = fingerprint(proxy_release_folder)
+    path = proxy_release_folder / file
+    path.write_bytes(path.read_bytes() + b" ")
+    assert fingerprint(proxy_release_folder) != before
+
+
+@pytest.mark.parametrize(
+    "table", ["tokens = 47", "tokens = 48\n[proxy.calibration.given]\nbias = 1"]
+)
+def test_how_the_proxy_is_asked_changes_the_fingerprint(proxy_release_folder, table):
+    before = fingerprint(proxy_release_folder)
+    path = proxy_release_folder / "release.toml"
+    path.write_text(path.read_text().replace("tokens = 48", table))
+    assert fingerprint(proxy_release_folder) != before
+
+
+def test_a_prompt_for_a_proxy_that_is_not_there_changes_nothing(release_folder):
+    before = fingerprint(release_folder)
+    (release_folder / "prompts" / "proxy.txt").write_text("anything")
+    assert fingerprint(release_folder) == before
+
+
+def test_a_proxy_with_the_judges_own_files_changes_the_fingerprint(release_folder):
+    before = fingerprint(release_folder)
+    (release_folder / "prompts" / "proxy.txt").write_text((DEFAULT_DIR / "proxy.txt").read_text())
+    (release_folder / "proxy").symlink_to(release_folder / "judge")
+    assert fingerprint(release_folder) != before
+
+
+def test_judge_and_proxy_exchanged_have_another_fingerprint(proxy_release_folder):
+    before = fingerprint(proxy_release_folder)
+    judge, proxy = proxy_release_folder / "judge", proxy_release_folder / "proxy"
+    judge.rename(proxy_release_folder / "aside")
+    proxy.rename(judge)
+    (proxy_release_folder / "aside").rename(proxy)
+    assert fingerprint(proxy_release_folder) != before

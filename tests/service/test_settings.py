@@ -148,3 +148,39 @@ def test_every_setting_says_what_it_is():
         if not found.description
     ]
     assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    ("value", "roles"),
+    [
+        ("judge", ("judge",)),
+        ("judge,proxy", ("judge", "proxy")),
+        ("proxy", ("judge", "proxy")),
+        (" proxy , judge,", ("judge", "proxy")),
+        ("", ("judge",)),
+    ],
+)
+def test_the_roles_to_preload_are_names_in_a_row_and_the_judge_is_always_one(
+    value: str, roles: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    assert Settings().preload == ("judge",)
+    monkeypatch.setenv("PROXY_GRM_PRELOAD", value)
+    assert Settings().preload == roles
+    assert unknown_variables() == []
+
+
+@pytest.mark.parametrize("line", ['preload = ["judge", "proxy"]', 'preload = "judge,proxy"'])
+def test_a_file_may_list_the_roles_to_preload(
+    line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    file = tmp_path / "settings.toml"
+    file.write_text(f"{line}\n")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    assert Settings().preload == ("judge", "proxy")
+
+
+@pytest.mark.parametrize("value", ["judges", "judge;proxy", '["judge"]'])
+def test_an_unknown_role_to_preload_is_refused(value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_PRELOAD", value)
+    with pytest.raises(ValidationError, match="preload"):
+        Settings()

@@ -18,6 +18,7 @@ from proxy_grm_client.answers import (
     Timing,
     Usage,
     Verdict,
+    Verification,
     WrittenRubric,
 )
 from proxy_grm_client.client import AsyncClient, Client
@@ -67,5 +68,6 @@ __all__ = [
     "UnexpectedAnswer",
     "Usage",
     "Verdict",
+    "Verification",
     "WrittenRubric",
 ]

@@ -111,3 +111,24 @@ class WrittenRubric(_Answer):
     release: Release
     usage: Usage
     timing: Timing
+
+
+class Verification(_Answer):
+    """What an evaluator makes of the same comparison, shown nothing but the rubric.
+
+    Attributes:
+        status: ``ok``, or ``abstain`` with a `reason`: then `preferred`,
+            `probability` and `reward` are None. Never count that as a score.
+        probability: P(response 1 is better by the rubric), 0..1.
+        reward: +1 when `preferred` is the label, -1 when it is not; None without a label.
+    """
+
+    id: str
+    status: Literal["ok", "abstain"]
+    reason: str | None
+    preferred: Position | None
+    probability: float | None
+    reward: float | None
+    release: Release
+    usage: Usage
+    timing: Timing

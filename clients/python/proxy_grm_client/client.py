@@ -9,16 +9,18 @@ from typing import Self, Unpack
 
 import httpx
 
-from proxy_grm_client.answers import Judgement, WrittenRubric
+from proxy_grm_client.answers import Judgement, Rubric, Verification, WrittenRubric
 from proxy_grm_client.exchange import (
     Answer,
     Exchange,
     Pause,
     RubricOptions,
     ScoreOptions,
+    VerifyOptions,
     checked_url,
     rubric_exchange,
     score_exchange,
+    verify_exchange,
 )
 from proxy_grm_client.images import ImageLike
 
@@ -87,6 +89,31 @@ class Client:
             ProxyGrmError: see `proxy_grm_client.errors`.
         """
         return self._ask(rubric_exchange(question, responses, images, options, self._timeout_s))
+
+    def verify(
+        self,
+        question: str,
+        responses: Sequence[str],
+        images: Sequence[ImageLike] = (),
+        *,
+        rubric: str | Rubric,
+        **options: Unpack[VerifyOptions],
+    ) -> Verification:
+        """Does an evaluator, shown nothing but the rubric, find the same response better?
+
+        Args:
+            question: what both responses answer.
+            responses: the two candidates, in the order in which they are read.
+            images: paths, bytes, ``data:`` URIs or PIL images.
+            rubric: to judge by: its text, its id (``rub_…``) or one that came from the service.
+            **options: see `proxy_grm_client.exchange.VerifyOptions`; a `label` brings a reward.
+
+        Raises:
+            NotFound: the release that is served has no proxy.
+            ProxyGrmError: see `proxy_grm_client.errors`. An abstention is not an error.
+        """
+        asked = {**options, "rubric": rubric}
+        return self._ask(verify_exchange(question, responses, images, asked, self._timeout_s))
 
     def _ask(self, exchange: Exchange[Answer]) -> Answer:
         while True:
@@ -157,6 +184,19 @@ class AsyncClient:
         return await self._ask(
             rubric_exchange(question, responses, images, options, self._timeout_s)
         )
+
+    async def verify(
+        self,
+        question: str,
+        responses: Sequence[str],
+        images: Sequence[ImageLike] = (),
+        *,
+        rubric: str | Rubric,
+        **options: Unpack[VerifyOptions],
+    ) -> Verification:
+        """`Client.verify`, awaited."""
+        asked = {**options, "rubric": rubric}
+        return await self._ask(verify_exchange(question, responses, images, asked, self._timeout_s))
 
     async def _ask(self, exchange: Exchange[Answer]) -> Answer:
         while True:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from proxy_grm_client.answers import Judgement, Rubric, WrittenRubric
+from proxy_grm_client.answers import Judgement, Position, Rubric, Verification, WrittenRubric
 from proxy_grm_client.errors import BY_CODE, ProxyGrmError, ServiceUnreachable, UnexpectedAnswer
 from proxy_grm_client.images import ImageLike, encode_images
 
@@ -111,8 +111,8 @@ Depth = Literal["full", "verdict"]
 Order = Literal["given", "both", "adaptive", "escalate"]
 
 
-class RubricOptions(TypedDict, total=False):
-    """What else `/rubric` takes.
+class CallOptions(TypedDict, total=False):
+    """What else every call takes.
 
     Attributes:
         id: given back in the answer.
@@ -120,10 +120,27 @@ class RubricOptions(TypedDict, total=False):
     """
 
     id: str
-    temperature: float
-    seed: int
     priority: Literal["interactive", "batch"]
     timeout_s: float
+
+
+class VerifyOptions(CallOptions, total=False):
+    """What else `/verify` takes.
+
+    Attributes:
+        label: the response that is known to be better; with it comes a reward.
+        evaluator: who is asked; the release's proxy unless another is named.
+    """
+
+    label: Position
+    evaluator: str
+
+
+class RubricOptions(CallOptions, total=False):
+    """What else `/rubric` takes."""
+
+    temperature: float
+    seed: int
 
 
 class ScoreOptions(RubricOptions, total=False):
@@ -157,10 +174,8 @@ def score_exchange(
     """``POST /score``."""
     body = _body(question, responses, images, {**options}, timeout_s)
     rubric = options.get("rubric")
-    if isinstance(rubric, str):
-        body["rubric"] = {"id": rubric} if rubric.startswith("rub_") else {"text": rubric}
-    elif rubric is not None:
-        body["rubric"] = {"text": rubric.text}
+    if rubric is not None:
+        body["rubric"] = _given(rubric)
     return Exchange("/score", body, Judgement, body["timeout_s"])
 
 
@@ -174,6 +189,25 @@ def rubric_exchange(
     """``POST /rubric``."""
     body = _body(question, responses, images, {**options}, timeout_s)
     return Exchange("/rubric", body, WrittenRubric, body["timeout_s"])
+
+
+def verify_exchange(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: dict[str, Any],
+    timeout_s: float,
+) -> Exchange[Verification]:
+    """``POST /verify``; the options have the rubric among them."""
+    body = _body(question, responses, images, options, timeout_s)
+    body["rubric"] = _given(body["rubric"])
+    return Exchange("/verify", body, Verification, body["timeout_s"])
+
+
+def _given(rubric: str | Rubric) -> dict[str, str]:
+    if isinstance(rubric, Rubric):
+        return {"text": rubric.text}
+    return {"id": rubric} if rubric.startswith("rub_") else {"text": rubric}
 
 
 def _body(

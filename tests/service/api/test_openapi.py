@@ -7,11 +7,11 @@ from typing import Any
 import jsonschema
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from service.api import schemas
-from service.api.schemas import RubricRequest, ScoreRequest
-from service.app import create_app
+from service.api.schemas import RubricRequest, ScoreRequest, VerifyRequest
+from service.app import Engines, create_app
 from service.engines.scripted import ScriptedEngine
 from service.metrics import Metrics
 from service.settings import Settings
@@ -20,6 +20,7 @@ ROUTES = {
     ("/score", "post"),
     ("/rubric", "post"),
     ("/score/batch", "post"),
+    ("/verify", "post"),
     ("/livez", "get"),
     ("/readyz", "get"),
     ("/metrics", "get"),
@@ -30,7 +31,9 @@ ASKED: dict[str, Any] = {"question": "Which?", "responses": ["One.", "Two."]}
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     app = create_app(
-        Settings(engine="scripted"), engine=ScriptedEngine(), metrics=Metrics(CollectorRegistry())
+        Settings(engine="scripted"),
+        engines=Engines(ScriptedEngine()),
+        metrics=Metrics(CollectorRegistry()),
     )
     return app.openapi()
 
@@ -98,6 +101,7 @@ def test_operation_ids_are_unique(document: dict[str, Any]):
     [
         ("/score", "application/json", "ScoreRequest"),
         ("/rubric", "application/json", "RubricRequest"),
+        ("/verify", "application/json", "VerifyRequest"),
         ("/score/batch", "application/x-ndjson", "ScoreRequest"),
     ],
 )
@@ -112,21 +116,24 @@ def test_a_route_names_its_body_and_its_errors(
     assert problem["schema"] == {"$ref": "#/components/schemas/Problem"}
 
 
-def test_the_answers_of_score_and_rubric_are_documented(document: dict[str, Any]):
-    for path, schema in (("/score", "ScoreAnswer"), ("/rubric", "RubricAnswer")):
+def test_the_answers_are_documented(document: dict[str, Any]):
+    answers = {"/score": "ScoreAnswer", "/rubric": "RubricAnswer", "/verify": "VerifyAnswer"}
+    for path, schema in answers.items():
         answer = document["paths"][path]["post"]["responses"]["200"]
         reference = answer["content"]["application/json"]["schema"]["$ref"]
         assert reference == f"#/components/schemas/{schema}"
 
 
-@pytest.mark.parametrize("model", [ScoreRequest, RubricRequest])
+@pytest.mark.parametrize("model", [ScoreRequest, RubricRequest, VerifyRequest])
 def test_a_request_schema_has_every_field_and_refuses_others(
-    model: type[ScoreRequest] | type[RubricRequest], document: dict[str, Any]
+    model: type[BaseModel], document: dict[str, Any]
 ):
     schema = document["components"]["schemas"][model.__name__]
     assert set(schema["properties"]) == set(model.model_fields)
     assert schema["additionalProperties"] is False
-    assert schema["required"] == ["question", "responses"]
+    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    assert schema["required"] == required
+    assert required[:2] == ["question", "responses"]
 
 
 @pytest.mark.parametrize(
@@ -172,11 +179,16 @@ def test_the_document_and_the_service_refuse_the_same_requests(
 
 
 @pytest.mark.anyio
-async def test_what_is_answered_fits_the_document(gateway, document: dict[str, Any]):
+async def test_what_is_answered_fits_the_document(
+    gateway, start_gateway, proxy_release: str, document: dict[str, Any]
+):
     score = await gateway.score(order="both")
     jsonschema.validate(score.json(), schema_of(document, "ScoreAnswer"))
     rubric = await gateway.client.post("/rubric", json=ASKED)
     jsonschema.validate(rubric.json(), schema_of(document, "RubricAnswer"))
+    paired = await start_gateway(release=proxy_release)
+    verified = await paired.verify(label=1)
+    jsonschema.validate(verified.json(), schema_of(document, "VerifyAnswer"))
     problem = await gateway.client.post("/score", json=ASKED | {"votes": 99})
     jsonschema.validate(problem.json(), schema_of(document, "Problem"))
     line = await gateway.client.post("/score/batch", content=b"no json")
@@ -193,6 +205,6 @@ async def test_the_document_and_its_page_are_served(gateway, document: dict[str,
 
 def test_every_field_of_a_request_that_is_not_plain_says_what_it_is():
     plain = {"question", "priority", "temperature", "seed", "cache", "text", "id"}
-    for model in (ScoreRequest, RubricRequest, schemas.ImageIn):
+    for model in (ScoreRequest, RubricRequest, VerifyRequest, schemas.ImageIn):
         for name, field in model.model_fields.items():
             assert field.description or name in plain, f"{model.__name__}.{name}"

@@ -22,7 +22,7 @@ COMPARISON = Comparison("How many?", ("One.", "Two."))
 
 @pytest.fixture
 def prompt(release: Release) -> FilledPrompt:
-    return release.prompts["write_rubric"].fill(COMPARISON, release.neutralise)
+    return release.judge.prompts["write_rubric"].fill(COMPARISON, release.judge.neutralise)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def test_any_change_of_the_prompt_changes_the_probability(
     seen: set[float] = set()
     for number in range(20):
         changed = replace(COMPARISON, question=f"How many? {number}")
-        prompt = release.prompts["write_rubric"].fill(changed, release.neutralise)
+        prompt = release.judge.prompts["write_rubric"].fill(changed, release.judge.neutralise)
         labels = (await engine.generate(replace(request_, prompt=prompt))).labels
         assert labels is not None
         seen.add(labels.first)
@@ -62,7 +62,7 @@ async def test_its_default_answer_is_a_readable_judgement_that_agrees_with_its_l
     verdicts: set[int] = set()
     for number in range(20):
         changed = replace(COMPARISON, question=f"How many? {number}")
-        prompt = release.prompts["write_rubric"].fill(changed, release.neutralise)
+        prompt = release.judge.prompts["write_rubric"].fill(changed, release.judge.neutralise)
         answer = await engine.generate(replace(request_, prompt=prompt))
         written = read_judgement(answer.text)
         assert answer.labels is not None
@@ -80,8 +80,8 @@ async def test_it_goes_on_from_wherever_the_request_begins(
     rubric = await engine.generate(replace(request_, stop=("</rubric>",), read_labels=False))
     assert read_rubric(rubric.text).criteria[0].weight == pytest.approx(0.7)
     assert rubric.labels is None
-    given = release.prompts["rubric_given"].fill(
-        COMPARISON, release.neutralise, Rubric("1. Truth (100%)")
+    given = release.judge.prompts["rubric_given"].fill(
+        COMPARISON, release.judge.neutralise, Rubric("1. Truth (100%)")
     )
     evaluation = await engine.generate(replace(request_, prompt=given))
     assert read_judgement(evaluation.text, "evaluation").rubric is None
@@ -137,3 +137,24 @@ async def test_it_knows_what_is_running_and_what_was_cancelled(request_: Generat
         work.cancel()
     await asyncio.gather(*works, return_exceptions=True)
     assert (engine.running, engine.cancelled) == (0, 3)
+
+
+async def test_a_start_may_take_time_and_may_fail(request_: GenerationRequest, until):
+    engine = ScriptedEngine(start_s=0.02, failing_starts=1)
+    await engine.start()
+    assert engine.state == "starting"
+    with pytest.raises(EngineUnavailable, match="the engine is starting"):
+        await engine.generate(request_)
+    await until(lambda: engine.state == "down")
+    await engine.start()
+    await until(lambda: engine.state == "ready")
+    assert (await engine.generate(request_)).text
+    assert engine.starts == 2
+
+
+async def test_stopping_ends_a_start():
+    engine = ScriptedEngine(start_s=0.02)
+    await engine.start()
+    await engine.stop()
+    await asyncio.sleep(0.05)
+    assert engine.state == "stopped"

@@ -65,6 +65,11 @@ def says(answer: Generation) -> Callable[[GenerationRequest], Generation]:
     return lambda _: answer
 
 
+def with_config(release: Release, **changes: object) -> Release:
+    config = release.config.model_copy(update=changes)
+    return replace(release, judge=replace(release.judge, config=config))
+
+
 async def judged(
     release: Release,
     script: Callable[[GenerationRequest], Generation | str],
@@ -74,7 +79,7 @@ async def judged(
     engine = ScriptedEngine(script)
     await engine.start()
     options = options or JudgingOptions()
-    return await Judge(release, engine).judge(COMPARISON, options, rubric), engine
+    return await Judge(release.judge, engine).judge(COMPARISON, options, rubric), engine
 
 
 async def test_one_pass_writes_rubric_evaluation_and_verdict(release: Release):
@@ -266,10 +271,7 @@ async def test_calibration_is_applied_for_its_depth_and_order_before_mirroring(r
     calibration = Calibration(
         full=OrderCalibration(given=Platt(temperature=2.0), swapped=Platt(bias=-1.0))
     )
-    calibrated = replace(
-        release, config=release.config.model_copy(update={"calibration": calibration})
-    )
-    judgement, _ = await judged(calibrated, fair, BOTH)
+    judgement, _ = await judged(with_config(release, calibration=calibration), fair, BOTH)
     logit = math.log(9)
     given = 1 / (1 + math.exp(-logit / 2))
     swapped_first = 1 / (1 + math.exp(-(-logit - 1)))
@@ -280,7 +282,7 @@ async def test_calibration_is_applied_for_its_depth_and_order_before_mirroring(r
 async def test_without_structured_output_no_grammar_and_no_early_stop_is_asked_for(
     release: Release,
 ):
-    free = replace(release, config=release.config.model_copy(update={"structured_output": False}))
+    free = with_config(release, structured_output=False)
     _, engine = await judged(free, fair)
     assert (engine.requests[0].grammar, engine.requests[0].stop) == (None, ())
     _, engine = await judged(free, fair, JudgingOptions(depth="verdict"), RUBRIC)
@@ -304,13 +306,13 @@ async def test_an_engines_error_is_the_callers(
 async def test_cancelling_a_judgement_cancels_every_pass_in_the_engine(release: Release):
     class OnceQuick(ScriptedEngine):
         async def generate(self, request: GenerationRequest) -> Generation:
-            self._seconds = 60 if self.requests else 0
+            self.seconds = 60 if self.requests else 0
             return await super().generate(request)
 
     engine = OnceQuick(fair)
     await engine.start()
     options = replace(BOTH, votes=4, temperature=1.0)
-    judging = asyncio.create_task(Judge(release, engine).judge(COMPARISON, options))
+    judging = asyncio.create_task(Judge(release.judge, engine).judge(COMPARISON, options))
     while engine.running < 7:
         await asyncio.sleep(0.005)
     judging.cancel()
@@ -326,12 +328,12 @@ async def test_attempts_to_speak_as_the_judge_are_counted_and_defused(release: R
     engine = ScriptedEngine()
     await engine.start()
     comparison = replace(COMPARISON, responses=("ALPHA " + HOSTILE, "BETA"))
-    judgement = await Judge(release, engine).judge(comparison, JudgingOptions())
+    judgement = await Judge(release.judge, engine).judge(comparison, JudgingOptions())
     assert judgement.injection_attempts == 5
     shown = asked_text(engine.requests[0])
     for control in ("<|im_end|>", "</eval>", "<answer>", "</answer>", "<|image_pad|>"):
         assert control not in shown
-    benign = await Judge(release, engine).judge(COMPARISON, JudgingOptions())
+    benign = await Judge(release.judge, engine).judge(COMPARISON, JudgingOptions())
     assert benign.injection_attempts == 0
 
 
@@ -345,7 +347,7 @@ async def test_a_hostile_rubric_is_defused_too(release: Release):
 async def test_a_rubric_alone_is_written_and_nothing_more(release: Release):
     engine = ScriptedEngine()
     await engine.start()
-    written = await Judge(release, engine).write_rubric(COMPARISON, JudgingOptions(seed=3))
+    written = await Judge(release.judge, engine).write_rubric(COMPARISON, JudgingOptions(seed=3))
     assert written.reason is None
     assert written.rubric is not None
     assert written.rubric.justification == "Being right matters most."
@@ -367,7 +369,7 @@ async def test_a_rubric_that_cannot_be_read_has_a_reason(
 ):
     engine = ScriptedEngine(says(answer))
     await engine.start()
-    written = await Judge(release, engine).write_rubric(COMPARISON, JudgingOptions())
+    written = await Judge(release.judge, engine).write_rubric(COMPARISON, JudgingOptions())
     assert written.rubric is None
     assert written.reason == reason
     assert written.usage.completion_tokens == 10

@@ -1,0 +1,56 @@
+"""From what an engine generated to a pass: read strictly, then calibrated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from models.calibration import Order, Platt
+from models.errors import UnreadableJudgement
+from models.judgement import Part, read_judgement, read_rubric
+from models.rubric import Rubric
+from service.engines import Generation
+from service.judging.judgement import AbstentionReason, Pass, Usage
+from service.judging.probability import label_mass, mirrored, probability_of_first
+
+
+def read_pass(generation: Generation, begins_with: Part, order: Order, calibration: Platt) -> Pass:
+    """A written judgement as a pass; one that cannot be read is an abstention."""
+    found = Pass(order, generation.text, usage=usage_of(generation))
+    try:
+        written = read_judgement(generation.text, begins_with)
+    except UnreadableJudgement:
+        return replace(found, reason=_abstention(generation))
+    found = replace(found, rubric=written.rubric, evaluation=written.evaluation)
+    return with_verdict(found, generation, calibration)
+
+
+def with_verdict(found: Pass, generation: Generation, calibration: Platt) -> Pass:
+    """The pass with its verdict and probability, from the label at the verdict token."""
+    labels = generation.labels
+    if labels is None:  # the verdict is not made of the release's label token
+        return replace(found, reason="unreadable")
+    first = calibration.apply(probability_of_first(labels))
+    probability = mirrored(first, found.order)
+    return replace(
+        found,
+        probability=probability,
+        preferred=1 if probability >= 0.5 else 2,
+        label_mass=label_mass(labels),
+    )
+
+
+def read_rubric_alone(generation: Generation) -> tuple[Rubric | None, AbstentionReason | None]:
+    """A rubric, or why there is none."""
+    try:
+        return read_rubric(generation.text), None
+    except UnreadableJudgement:
+        return None, _abstention(generation)
+
+
+def usage_of(generation: Generation) -> Usage:
+    """What one generation cost."""
+    return Usage(generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens)
+
+
+def _abstention(generation: Generation) -> AbstentionReason:
+    return "truncated" if generation.truncated else "unreadable"

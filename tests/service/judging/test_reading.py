@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from models.calibration import Platt
+from models.rubric import Rubric
+from service.engines import Generation, LabelLogprobs
+from service.judging.judgement import Usage
+from service.judging.reading import read_pass, read_rubric_alone, usage_of
+
+RUBRIC = "<rubric>\n1. Count (100%)\n</rubric>\n"
+REST = "<eval>\nFine.\n</eval>\n<answer>1</answer>"
+
+
+def generation(text: str, first: float = 0.8, *, truncated: bool = False) -> Generation:
+    labels = LabelLogprobs(math.log(first), math.log(1 - first))
+    return Generation(text, truncated, 7, 5, 3, labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "rubric"),
+    [(RUBRIC + REST, "rubric", Rubric("1. Count (100%)")), (REST, "evaluation", None)],
+)
+def test_a_pass_has_what_was_written_and_how_sure(text, part, rubric):
+    found = read_pass(generation(text), part, "given", Platt())
+    assert (found.rubric, found.evaluation, found.reason) == (rubric, "Fine.", None)
+    assert (found.preferred, found.probability) == (1, pytest.approx(0.8))
+    assert found.usage == Usage(7, 5, 3)
+
+
+def test_a_swapped_pass_is_calibrated_as_it_was_read_and_then_mirrored():
+    found = read_pass(generation(REST), "evaluation", "swapped", Platt(bias=1.0))
+    assert found.probability == pytest.approx(1 - 1 / (1 + math.exp(-(math.log(4) + 1))))
+    assert found.preferred == 2
+
+
+@pytest.mark.parametrize("part", ["rubric", "evaluation"])
+@pytest.mark.parametrize(("truncated", "reason"), [(True, "truncated"), (False, "unreadable")])
+def test_what_cannot_be_read_is_an_abstention(part, truncated, reason):
+    found = read_pass(generation("<eval>", truncated=truncated), part, "given", Platt())
+    assert (found.reason, found.preferred, found.probability) == (reason, None, None)
+    assert found.usage == Usage(7, 5, 3)
+
+
+def test_a_rubric_alone_is_read_or_a_reason_is_given():
+    assert read_rubric_alone(generation(RUBRIC)) == (Rubric("1. Count (100%)"), None)
+    assert read_rubric_alone(generation("hm")) == (None, "unreadable")
+    assert read_rubric_alone(generation("<rubric>", truncated=True)) == (None, "truncated")
+
+
+def test_usage_is_what_the_engine_counted():
+    assert usage_of(generation("hm")) == Usage(7, 5, 3)
