@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps --prog
 TORCH := ^torch(vision)?==
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo train test check format lock clean
+.PHONY: help setup serve demo train tiny evaluate test check format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,17 @@ demo: setup ## judge an example and show it
 	@$(BIN)/python examples/demo.py --url http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)
 
 train: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train ## install what the training jobs need
+
+tiny: train ## make the shipped release from nothing (hours; goes on where it was)
+	@for stage in look sft-judge sft-proxy interim grpo release; do \
+		$(BIN)/python -m models.training tiny-$$stage || exit 1; \
+	done
+
+N ?= 2000
+SEED ?= 1
+URL ?= http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)
+evaluate: train ## judge N fresh drawn cases through the service at URL
+	@$(BIN)/python -m models.benchmarks.toyworld --cases $(N) --seed $(SEED) --url $(URL)
 
 test: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## run every test
 	$(BIN)/python -m pytest

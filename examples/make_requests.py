@@ -9,18 +9,19 @@ import base64
 import json
 from pathlib import Path
 
-from models.toyworld.scene import Scene, SceneObject, draw
+from models.toyworld.scene import SceneObject, arrange, draw
 
 HERE = Path(__file__).parent
 
-SCENE = Scene(
-    (
-        SceneObject("circle", "red", 0, 1),
-        SceneObject("square", "blue", 1, 3),
-        SceneObject("triangle", "green", 2, 0),
-        SceneObject("circle", "red", 3, 2),
-        SceneObject("square", "yellow", 3, 0),
-    )
+SCENE = arrange(
+    [
+        SceneObject("circle", "red", "large", 0, 1),
+        SceneObject("square", "green", "small", 1, 3),
+        SceneObject("triangle", "black", "large", 2, 0),
+        SceneObject("circle", "red", "small", 3, 2),
+        SceneObject("star", "blue", "large", 3, 0),
+        SceneObject("7", "purple", "large", 1, 0),
+    ]
 )
 
 
@@ -37,8 +38,8 @@ def main() -> None:
     write_request(
         "scene.json",
         "scene.png",
-        "How many red circles are there?",
-        ["There are 2.", "There are 3."],
+        "How many red circles are there? Which digit is purple? The number matters most.",
+        ["There are 2. It is 1.", "There are 3. It is 7."],
     )
     write_request(
         "cat.json",

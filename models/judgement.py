@@ -115,6 +115,20 @@ def verdict_prefix(rubric: Rubric | None) -> str:
     return f"{written}<eval></eval>\n<answer>"
 
 
+def write_judgement(rubric: Rubric | None, evaluation: str, preferred: Position) -> str:
+    """A whole judgement as `read_judgement` reads it.
+
+    Args:
+        rubric: None when it stands in the prompt.
+        evaluation: an empty one gives what verdict depth is asked at, with its verdict.
+        preferred: the verdict.
+    """
+    if not evaluation:
+        return f"{verdict_prefix(rubric)}{preferred}{ANSWER_END}"
+    written = write_rubric(rubric) + "\n" if rubric is not None else ""
+    return f"{written}<eval>\n{evaluation}\n</eval>\n<answer>{preferred}{ANSWER_END}"
+
+
 def _blocks(text: str) -> list[tuple[str, str]]:
     """Splits a text into its top-level blocks; `<justify>` stays inside its rubric."""
     blocks: list[tuple[str, str]] = []

@@ -51,7 +51,7 @@ class Neutraliser:
         # Longest first: of two tokens that begin alike the longer one is meant.
         # A single letter that is a token of its own ("ö") is ordinary text.
         found = {token for token in special_tokens if len(token.strip()) > 1}
-        tokens = sorted(found, key=len, reverse=True)
+        tokens = sorted(found, key=lambda token: (-len(token), token))
         self.special_tokens = tuple(tokens)
         alternatives = [re.escape(token) for token in tokens]
         self._control = re.compile("|".join([*alternatives, f"(?i:{_TAG})"]))

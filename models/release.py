@@ -34,6 +34,8 @@ from models.prompts import (
 SHIPPED_DIR = Path(__file__).parent / "releases"
 """Releases that are part of the repository; their folder names are their names."""
 
+RELEASE_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$"
+
 RoleName = Literal["judge", "proxy"]
 
 _LAYOUTS: dict[RoleName, tuple[Layout, ...]] = {"judge": JUDGE_LAYOUTS, "proxy": PROXY_LAYOUTS}
@@ -72,7 +74,7 @@ class ProxyConfig(_Config):
 class ReleaseConfig(_Config):
     """The contents of ``release.toml``."""
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")
+    name: str = Field(pattern=RELEASE_NAME)
     purpose: Literal["demo", "production"]
     base_model: str = Field(description="what the weights were trained from")
     output_format: Literal["proxy_grm"] = "proxy_grm"

@@ -1,7 +1,8 @@
 """Fresh toy-world cases, judged by a running service.
 
-Prints one JSON object as its last line: n, accuracy with a 95% interval, accuracy
-by family, readable share, order consistency, and tokens spent.
+Five runs: cases like those of training in both orders, the same at verdict depth, cases with
+combinations and phrasings that training never showed, and the image-decided ones with a blank
+picture. Prints one JSON object as its last line.
 """
 
 from __future__ import annotations
@@ -9,75 +10,201 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import httpx
+from PIL import Image
 from proxy_grm_client import AsyncClient, Judgement, ProxyGrmError
+from rich.console import Console
+from rich.progress import Progress
 
-from models.toyworld import ToyCase, make_case
+from models.benchmarks.statistics import (
+    accuracy_at_coverage,
+    auroc,
+    expected_calibration_error,
+    wilson_interval,
+)
+from models.toyworld import CaseOptions, ToyCase, make_case
+from models.toyworld.scene import SIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How the service is asked in one run.
+
+    Attributes:
+        blank: an empty picture instead of the drawing.
+    """
+
+    title: str
+    order: Literal["given", "both"] = "given"
+    depth: Literal["full", "verdict"] = "full"
+    blank: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A case and what the service said of it, read in the given order."""
+
+    case: ToyCase
+    judgement: Judgement
+
+    @property
+    def preferred(self) -> int | None:
+        """The verdict; None for an abstention."""
+        return self.judgement.verdicts[0].preferred
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the verdict is the label. An abstention is not."""
+        return self.preferred == self.case.label
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the verdict that was given."""
+        probability = self.judgement.verdicts[0].probability
+        return 0.5 if probability is None else max(probability, 1 - probability)
+
+
+def fresh_cases(number: int, seed: int, *, held_out: bool = False) -> list[ToyCase]:
+    """Cases of seeds that training does not use."""
+    rng = random.Random(f"benchmark/{seed}/{held_out}")
+    return [make_case(rng, CaseOptions(held_out=held_out)) for _ in range(number)]
 
 
 async def judge_all(
-    cases: Iterable[ToyCase], url: str, concurrency: int
-) -> list[tuple[ToyCase, Judgement]]:
-    """Judges every case in both orders, `concurrency` at a time, in the order of the cases.
+    cases: Sequence[ToyCase], url: str, run: Run, concurrency: int = 64
+) -> list[Judged]:
+    """Judges every case, `concurrency` at a time, and returns them in their order.
 
     Raises:
         ProxyGrmError: the service gave no judgement for one of them.
     """
     places = asyncio.Semaphore(concurrency)
-    done = Counter[str]()
+    blank = Image.new("RGB", (SIDE, SIDE), (224, 224, 224))
+    console = Console(stderr=True)
 
-    async def judge(client: AsyncClient, case: ToyCase) -> tuple[ToyCase, Judgement]:
+    async def judge(client: AsyncClient, case: ToyCase) -> Judged:
+        picture = blank if run.blank else case.picture()
         async with places:
             judgement = await client.score(
-                case.question, case.responses, [case.picture()], order="both", cache="bypass"
+                case.question,
+                case.responses,
+                [picture],
+                order=run.order,
+                depth=run.depth,
+                cache="bypass",
             )
-        done["cases"] += 1
-        if sys.stderr.isatty():
-            print(f"\r{done['cases']} judged", end="", file=sys.stderr)
-        return case, judgement
+        progress.advance(task)
+        return Judged(case, judgement)
 
-    async with AsyncClient(url, timeout_s=600) as client:
-        return await asyncio.gather(*(judge(client, case) for case in cases))
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(run.title, total=len(cases))
+        async with AsyncClient(url, timeout_s=600) as client:
+            return await asyncio.gather(*(judge(client, case) for case in cases))
 
 
-def summary(judged: list[tuple[ToyCase, Judgement]]) -> dict[str, Any]:
-    """Figures of the *given* order's pass; an abstention counts as not right."""
-    right = Counter[str]()
-    asked = Counter[str]()
-    readable = consistent = 0
-    for case, judgement in judged:
-        first = judgement.verdicts[0]
-        asked[case.family] += 1
-        right[case.family] += first.preferred == case.label
-        readable += first.preferred is not None
-        consistent += judgement.order_consistent is True
-    n = len(judged)
-    low, high = wilson_interval(right.total(), n)
+async def evaluate(url: str, number: int, seed: int, concurrency: int) -> dict[str, Any]:
+    """All runs, summed up."""
+    cases = fresh_cases(number, seed)
+    held_out = fresh_cases(number, seed, held_out=True)
+    looked_at = [case for case in cases if case.stratum == "image"]
+    full = await judge_all(cases, url, Run("in distribution", order="both"), concurrency)
+    return summary(
+        full,
+        await judge_all(held_out, url, Run("held out"), concurrency),
+        await judge_all(cases, url, Run("verdict depth", depth="verdict"), concurrency),
+        await judge_all(looked_at, url, Run("blank picture", blank=True), concurrency),
+    )
+
+
+def summary(
+    full: Sequence[Judged],
+    held_out: Sequence[Judged],
+    verdict_depth: Sequence[Judged],
+    blank: Sequence[Judged],
+) -> dict[str, Any]:
+    """The figures, shares of 1; an abstention counts as not right."""
+    by_stratum = {s: [j for j in full if j.case.stratum == s] for s in ("image", "rubric", "text")}
+    sure, right = [j.confidence for j in full], [j.is_right for j in full]
     return {
-        "n": n,
-        "accuracy": round(right.total() / n, 4),
-        "accuracy_interval_95": [round(low, 4), round(high, 4)],
-        "accuracy_by_family": {f: round(right[f] / asked[f], 4) for f in sorted(asked)},
-        "readable": round(readable / n, 4),
-        "order_consistent": round(consistent / n, 4),
-        "completion_tokens": sum(judgement.usage.completion_tokens for _, judgement in judged),
-        "fingerprint": judged[0][1].release.fingerprint,
+        "n": len(full),
+        "accuracy": _share(full),
+        "accuracy_image_decided": _share(by_stratum["image"]),
+        "accuracy_rubric_decided": _share(by_stratum["rubric"]),
+        "accuracy_heldout_combinations": _share(held_out),
+        "readable": _mean([j.preferred is not None for j in full]),
+        "order_consistent": _mean([j.judgement.order_consistent is True for j in full]),
+        "ece": _rounded(expected_calibration_error(sure, right)),
+        "verdict_depth_accuracy": _share(verdict_depth),
+        "blank_image_accuracy_image_decided": _share(blank),
+        "accuracy_text_decided": _share(by_stratum["text"]),
+        "accuracy_by_family": _by_family(full),
+        "accuracy_heldout_by_family": _by_family(held_out),
+        "auroc": _rounded(auroc(sure, right)),
+        "accuracy_at_80_coverage": _rounded(accuracy_at_coverage(sure, right)),
+        "both_orders": _both_orders(full),
+        "intervals_95": {
+            "accuracy": _interval(full),
+            "accuracy_image_decided": _interval(by_stratum["image"]),
+            "accuracy_rubric_decided": _interval(by_stratum["rubric"]),
+            "accuracy_heldout_combinations": _interval(held_out),
+            "verdict_depth_accuracy": _interval(verdict_depth),
+            "blank_image_accuracy_image_decided": _interval(blank),
+        },
+        "completion_tokens": sum(j.judgement.usage.completion_tokens for j in full),
+        "release": full[0].judgement.release.name,
+        "fingerprint": full[0].judgement.release.fingerprint,
     }
 
 
-def wilson_interval(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a share (E. B. Wilson, 1927)."""
-    share = right / n
-    centre = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+def _both_orders(full: Sequence[Judged]) -> dict[str, Any]:
+    """The same with the probability of both orders together."""
+    known = [(j.judgement.probability, j.case.label) for j in full]
+    certain = [(p, label) for p, label in known if p is not None]
+    sure = [max(p, 1 - p) for p, _ in certain]
+    right = [(p >= 0.5) == (label == 1) for p, label in certain]
+    return {
+        "accuracy": round(sum(right) / len(full), 4),
+        "ece": _rounded(expected_calibration_error(sure, right)),
+        "auroc": _rounded(auroc(sure, right)),
+        "accuracy_at_80_coverage": _rounded(accuracy_at_coverage(sure, right)),
+    }
+
+
+def _by_family(judged: Sequence[Judged]) -> dict[str, float]:
+    asked = Counter(j.case.family for j in judged)
+    right = Counter(j.case.family for j in judged if j.is_right)
+    return {family: round(right[family] / asked[family], 4) for family in sorted(asked)}
+
+
+def _share(judged: Sequence[Judged]) -> float | None:
+    return _mean([j.is_right for j in judged]) if judged else None
+
+
+def _interval(judged: Sequence[Judged]) -> list[float]:
+    return [round(x, 4) for x in wilson_interval(sum(j.is_right for j in judged), len(judged))]
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return round(sum(values) / len(values), 4)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def at_least_one(text: str) -> int:
+    """An argument that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,19 +216,17 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--cases", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1, help="training used seeds of its own")
-    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--cases", type=at_least_one, default=500, help="in each run")
+    parser.add_argument("--seed", type=int, default=1, help="training uses others")
+    parser.add_argument("--concurrency", type=at_least_one, default=64)
     options = parser.parse_args(argv)
-    rng = random.Random(f"benchmark/{options.seed}")
-    cases = [make_case(rng) for _ in range(options.cases)]
     try:
         httpx.get(f"{options.url}/livez", timeout=5)  # before minutes of retries
-        judged = asyncio.run(judge_all(cases, options.url, options.concurrency))
+        found = asyncio.run(evaluate(options.url, options.cases, options.seed, options.concurrency))
     except (ProxyGrmError, httpx.HTTPError, httpx.InvalidURL) as error:
         print(f"{error}\nIs a service running at {options.url}?", file=sys.stderr)
         return 1
-    print(json.dumps(summary(judged)))
+    print(json.dumps(found))
     return 0
 
 

@@ -1,6 +1,21 @@
 """A drawn world with known answers: data for the embedded release, tests and load."""
 
-from models.toyworld.cases import ToyCase, make_case
-from models.toyworld.scene import Scene, SceneObject, draw, random_scene
+from models.toyworld.cases import (
+    FAMILIES,
+    STRATA,
+    CaseOptions,
+    Stratum,
+    ToyCase,
+    make_case,
+    teacher_rubric,
+)
 
-__all__ = ["Scene", "SceneObject", "ToyCase", "draw", "make_case", "random_scene"]
+__all__ = [
+    "FAMILIES",
+    "STRATA",
+    "CaseOptions",
+    "Stratum",
+    "ToyCase",
+    "make_case",
+    "teacher_rubric",
+]

@@ -1,66 +1,168 @@
-"""Training examples: what a judge is shown and what it should write."""
+"""Training examples: what a model is shown and what it should write."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
-from PIL import Image
-
-from models.comparison import JudgeImage
+from models.comparison import JudgeImage, LabeledComparison, Position
+from models.judgement import ANSWER_END, verdict_prefix, write_judgement, write_rubric
 from models.neutralise import Neutraliser
-from models.prompts import Layout, Prompts
-from models.toyworld import ToyCase
-from models.toyworld.scene import draw
+from models.prompts import FilledPrompt, Layout, Prompts
+from models.rubric import Rubric
+from models.toyworld import ToyCase, teacher_rubric
+from models.toyworld.aspects import check_claim
+from models.toyworld.looking import random_facts
+from models.toyworld.scene import Scene, draw
+from models.training.data.records import JudgedRecord
 
-CAPTION_INSTRUCTION = "Name what each cell shows."
+LOOK_INSTRUCTION = "Say what the image shows."
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One supervised turn; the loss is on `answer` alone."""
+    """One supervised turn.
+
+    Attributes:
+        system: the instructions.
+        user: text and pictures in reading order.
+        answer: in pieces, alternately given and to be learned: the loss is on every
+            second piece. An answer to be learned whole is ``("", answer)``.
+        scene: what the picture shows, where it is known and asked for.
+    """
 
     system: str
     user: tuple[str | JudgeImage, ...]
-    answer: str
+    answer: tuple[str, ...]
+    scene: Scene | None = None
 
     @property
-    def images(self) -> tuple[Image.Image, ...]:
-        """The pictures in reading order."""
-        return tuple(part.pixels for part in self.user if isinstance(part, JudgeImage))
+    def length(self) -> int:
+        """Characters of text; pictures are not counted."""
+        texts = (self.system, *self.user, *self.answer)
+        return sum(len(part) for part in texts if isinstance(part, str))
 
 
-def chat_text(example: Example) -> str:
-    """The example in the chat format of Qwen2.5-VL, one placeholder an image."""
-    user = "".join(
-        part if isinstance(part, str) else "<|vision_start|><|image_pad|><|vision_end|>"
-        for part in example.user
-    )
-    return (
-        f"<|im_start|>system\n{example.system}<|im_end|>\n"
-        f"<|im_start|>user\n{user}<|im_end|>\n"
-        f"<|im_start|>assistant\n{example.answer}<|im_end|>\n"
-    )
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """In which forms a case becomes an example.
+
+    Attributes:
+        empty_evaluation: share asked for the verdict at once (verdict depth).
+        rubric_given: share of a judge's examples with the rubric in the prompt.
+        vague, misweighted: share of teacher rubrics with that fault.
+    """
+
+    empty_evaluation: float = 0.3
+    rubric_given: float = 0.35
+    vague: float = 0.15
+    misweighted: float = 0.15
 
 
-def caption_example(case: ToyCase) -> Example:
-    """Every cell of the scene in words: dense supervision for seeing."""
-    picture = JudgeImage(draw(case.scene), identity="")
-    return Example(CAPTION_INSTRUCTION, (picture,), case.scene.caption())
-
-
-def judgement_example(
-    case: ToyCase, prompts: Prompts, neutralise: Neutraliser, rng: random.Random
+def judge_example(
+    case: ToyCase,
+    prompts: Prompts,
+    neutralise: Neutraliser,
+    rng: random.Random,
+    mixture: Mixture,
 ) -> Example:
     """The case in one of the forms a judge is asked in.
 
-    Usually a whole judgement; sometimes the rubric given; sometimes an empty
-    evaluation, so that the verdict can be asked for at once (verdict depth).
+    A rubric that is given outranks the question; one that the judge writes itself is the
+    teacher's, faults included.
     """
-    given, evaluated = rng.random() < 0.3, rng.random() >= 0.2
-    comparison = case.labeled().comparison
+    given = rng.random() < mixture.rubric_given
+    evaluated = rng.random() >= mixture.empty_evaluation
+    if given and case.stratum == "rubric" and rng.random() < 0.5:
+        case = case.with_priority_reversed(rng)
+    if not given:
+        case = case.with_rubric(
+            teacher_rubric(case, rng, vague=mixture.vague, misweighted=mixture.misweighted)
+        )
     layout: Layout = "rubric_given" if given else "write_rubric"
-    prompt = prompts[layout].fill(comparison, neutralise, case.rubric if given else None)
-    return Example(
-        prompt.system, prompt.user, case.written(rubric_given=given, evaluated=evaluated)
+    prompt = prompts[layout].fill(
+        case.labeled().comparison, neutralise, case.rubric if given else None
     )
+    rubric = None if given else case.rubric
+    return _supervised(prompt, rubric, case.evaluation if evaluated else "", case.label)
+
+
+def proxy_example(
+    case: ToyCase,
+    prompts: Prompts,
+    neutralise: Neutraliser,
+    rng: random.Random,
+    mixture: Mixture,
+) -> Example:
+    """The case as a proxy is asked: the rubric alone says what counts.
+
+    Where the rubric decides, half of the rubrics contradict the question, so that nothing but
+    the rubric predicts the verdict.
+    """
+    evaluated = rng.random() >= mixture.empty_evaluation
+    if case.stratum == "rubric" and rng.random() < 0.5:
+        case = case.with_priority_reversed(rng)
+    prompt = prompts["proxy"].fill(case.labeled().comparison, neutralise, case.rubric)
+    return _supervised(prompt, None, case.evaluation if evaluated else "", case.label)
+
+
+def record_example(
+    record: JudgedRecord,
+    labeled: LabeledComparison,
+    prompts: Prompts,
+    neutralise: Neutraliser,
+    rng: random.Random,
+    mixture: Mixture,
+) -> Example:
+    """A pair that a teacher judged, in one of the forms that the prompts' role is asked in.
+
+    The verdict to learn is the label; records whose teacher missed it belong to another set.
+    """
+    is_proxy = "proxy" in prompts
+    given = is_proxy or rng.random() < mixture.rubric_given
+    evaluated = rng.random() >= mixture.empty_evaluation
+    layout: Layout = "proxy" if is_proxy else "rubric_given" if given else "write_rubric"
+    # A teacher may quote a candidate: what stands for a control token must not become one here.
+    rubric = Rubric(
+        neutralise(record.teacher.rubric).text,
+        neutralise(record.teacher.justification).text if record.teacher.justification else None,
+    )
+    prompt = prompts[layout].fill(labeled.comparison, neutralise, rubric if given else None)
+    evaluation = neutralise(record.teacher.evaluation).text if evaluated else ""
+    return _supervised(prompt, None if given else rubric, evaluation, labeled.label)
+
+
+def look_example(scene: Scene, rng: random.Random, facts: int, *, checked: bool = False) -> Example:
+    """Facts about a scene, one a line; the loss is on what is seen, not on what is looked for.
+
+    Args:
+        scene: to be drawn.
+        rng: chooses the facts.
+        facts: how many are tried.
+        checked: follow each by a claim about it that is compared with it.
+    """
+    pieces: list[str] = []
+    for fact in random_facts(scene, rng, facts):
+        pieces += [*fact.pieces, "\n", ""]  # an even number each: given and seen stay in step
+        if checked and fact.alternatives:
+            wrong = [claim for claim in fact.alternatives if claim != fact.answer]
+            claim = fact.answer if rng.random() < 0.5 else rng.choice(wrong)
+            finding = check_claim(claim, fact.answer)
+            pieces += [f"says {claim}, is", f"{finding.partition(', is')[2]}\n"]
+    picture = JudgeImage(draw(scene), identity="")
+    return Example(LOOK_INSTRUCTION, (picture,), tuple(pieces), scene)
+
+
+def _supervised(
+    prompt: FilledPrompt, rubric: Rubric | None, evaluation: str, label: Position
+) -> Example:
+    """Everything is learned; but where the evaluation is empty, not that it is.
+
+    At verdict depth the service writes ``<eval></eval>`` itself. A model that learned to choose it
+    would now and then skip its evaluation when it is asked for one.
+    """
+    if evaluation:
+        return Example(prompt.system, prompt.user, ("", write_judgement(rubric, evaluation, label)))
+    written = f"{write_rubric(rubric)}\n" if rubric is not None else ""
+    answer = ("", written, verdict_prefix(None), f"{label}{ANSWER_END}")
+    return Example(prompt.system, prompt.user, answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -45,8 +46,12 @@ def paired(tmp_path: Path) -> Path:
 
 def cores(gateway: LiveGateway) -> set[int]:
     """The engine cores' processes."""
-    found = {pid: psutil.Process(pid).cmdline() for pid in gateway.descendants()}
-    return {pid for pid, title in found.items() if "EngineCore" in " ".join(title)}
+    found: set[int] = set()
+    for pid in gateway.descendants():
+        with contextlib.suppress(psutil.Error):  # one that is just ending has no title any more
+            if "EngineCore" in " ".join(psutil.Process(pid).cmdline()):
+                found.add(pid)
+    return found
 
 
 def verify(gateway: LiveGateway, number: int, **more: Any) -> httpx.Response:

@@ -9,7 +9,7 @@ import pytest
 from models import torchvision_guard
 from models.judgement import read_judgement
 from models.release import load_release
-from models.toyworld import make_case
+from models.toyworld import CaseOptions, make_case
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's and transformers' own
 
@@ -32,7 +32,7 @@ def test_transformers_loads_it_and_it_answers_in_the_grammar() -> None:
     assert 1e6 <= sum(p.numel() for p in model.parameters()) <= 3e6
     readable = 0
     for seed in range(4):
-        case = make_case(random.Random(seed))
+        case = make_case(random.Random(seed), CaseOptions(stratum="image", family="count"))
         prompt = RELEASE.judge.prompts["write_rubric"].fill(
             case.labeled().comparison, RELEASE.judge.neutralise
         )

@@ -1,170 +1,461 @@
 from __future__ import annotations
 
+import functools
+import itertools
 import random
 import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from models.judgement import ANSWER_END, GRAMMARS, read_judgement, verdict_prefix
+from models.judgement import ANSWER_END, GRAMMARS, read_judgement, read_rubric, verdict_prefix
 from models.neutralise import Neutraliser
-from models.toyworld import draw, make_case
-from models.toyworld.cases import FAMILIES
-from models.toyworld.scene import COLOURS
+from models.rubric import Rubric, read_criteria
+from models.toyworld import (
+    FAMILIES,
+    STRATA,
+    CaseOptions,
+    Stratum,
+    ToyCase,
+    make_case,
+    teacher_rubric,
+)
+from models.toyworld.scene import draw
 
-SEEDS = st.integers(min_value=0, max_value=2**32)
-QUICK = settings(deadline=None)
+Oracle = Any  # the one of conftest.py
+
+SPECIFIED = [
+    CaseOptions(stratum, family, held_out)
+    for stratum in STRATA
+    for family in (*FAMILIES, None)
+    for held_out in (False, True)
+    if (stratum, family) != ("rubric", "description")
+]
+every_stratum = pytest.mark.parametrize(
+    ("stratum", "held_out"), list(itertools.product(STRATA, (False, True)))
+)
 
 
-def case_of(seed, family=None):
-    return make_case(random.Random(seed), family)
+@functools.cache
+def cases(options: CaseOptions | None, number: int) -> tuple[ToyCase, ...]:
+    return fresh_cases(options, number, seed=0)
 
 
-def truth(case):
-    """The right answer, worked out from the scene and the question alone."""
-    named = re.findall(r"(\w+) (circle|square|triangle)", case.question)
-    if case.family == "count":
-        colour, shape = re.search(r"many (\w+) (\w+)s", case.question).groups()
-        return str(case.scene.count(colour, shape))
-    if case.family == "existence":
-        return "yes" if case.scene.count(*named[0]) else "no"
-    if case.family == "colour":
-        shape = re.search(r"the (\w+)\?", case.question).group(1)
-        (asked,) = [o for o in case.scene.objects if o.shape == shape]
-        return asked.colour
-    one, two = (
-        next(o for o in case.scene.objects if (o.colour, o.shape) == name) for name in named
+def of_every_family(stratum: Stratum, held_out: bool) -> Iterator[ToyCase]:
+    for options in SPECIFIED:
+        if (options.stratum, options.held_out) == (stratum, held_out):
+            yield from cases(options, 25)
+
+
+def fresh_cases(options: CaseOptions | None, number: int, seed: int) -> tuple[ToyCase, ...]:
+    rng = random.Random(seed)
+    return tuple(make_case(rng, options) for _ in range(number))
+
+
+def better_first(case: ToyCase) -> tuple[str, str]:
+    one, two = case.responses
+    return (one, two) if case.label == 1 else (two, one)
+
+
+def correctness(oracle: Oracle, case: ToyCase, response: str) -> tuple[list[bool], bool]:
+    """Whether each claim is true, in the order of the questions; whether the form is kept."""
+    question = oracle.question(case.question)
+    said = oracle.said(response, [asked.family for asked in question.asked])
+    right = [
+        claim == oracle.truth(case.scene, asked)
+        for claim, asked in zip(said.claims, question.asked, strict=True)
+    ]
+    return right, question.wish is None or said.bare == (question.wish == "one word")
+
+
+def heaviest(rubric: Rubric) -> str:
+    return max(rubric.criteria, key=lambda criterion: criterion.weight).name
+
+
+# --- what is written -------------------------------------------------------------------------
+
+
+@every_stratum
+def test_what_the_perfect_judge_writes_is_read_back(stratum: Stratum, held_out: bool):
+    for case in of_every_family(stratum, held_out):
+        whole = read_judgement(case.written())
+        rest = read_judgement(case.written(rubric_given=True), "evaluation")
+        assert whole.preferred == rest.preferred == case.label
+        assert whole.rubric == case.rubric
+        assert rest.rubric is None
+        assert whole.evaluation == rest.evaluation == case.evaluation
+        assert re.fullmatch(GRAMMARS["rubric"], case.written())
+        assert re.fullmatch(GRAMMARS["evaluation"], case.written(rubric_given=True))
+
+
+@every_stratum
+def test_without_an_evaluation_the_verdict_stands_after_the_verdict_prefix(
+    stratum: Stratum, held_out: bool
+):
+    for case in of_every_family(stratum, held_out):
+        own = case.written(evaluated=False)
+        given = case.written(rubric_given=True, evaluated=False)
+        assert own == f"{verdict_prefix(case.rubric)}{case.label}{ANSWER_END}"
+        assert given == f"{verdict_prefix(None)}{case.label}{ANSWER_END}"
+        assert read_judgement(own).preferred == case.label
+        assert read_judgement(given, "evaluation").preferred == case.label
+        assert re.fullmatch(GRAMMARS["rubric"], own)
+        assert re.fullmatch(GRAMMARS["evaluation"], given)
+
+
+@every_stratum
+def test_a_rubric_has_two_criteria_that_can_be_read(stratum: Stratum, held_out: bool):
+    for case in of_every_family(stratum, held_out):
+        criteria = read_criteria(case.rubric.text)
+        assert criteria == case.rubric.criteria
+        assert sorted(criterion.weight for criterion in criteria) in (
+            [0.2, 0.8],
+            [0.3, 0.7],
+            [0.4, 0.6],
+        )
+        assert sum(criterion.weight for criterion in criteria) == pytest.approx(1)
+        assert {criterion.name for criterion in criteria} == {
+            matter.criterion for matter in case.priorities
+        }
+        assert heaviest(case.rubric) == case.priorities[0].criterion
+        assert case.rubric.justification == f"The {case.priorities[0].topic} is put first."
+
+
+@every_stratum
+def test_nothing_in_a_case_has_to_be_neutralised(stratum: Stratum, held_out: bool):
+    neutralise = Neutraliser(["<|im_end|>", "<|image_pad|>"])
+    for case in of_every_family(stratum, held_out):
+        texts = (case.question, *case.responses, case.rubric.text)
+        assert [neutralise(text).attempts for text in texts] == [0, 0, 0, 0]
+
+
+# --- which response is better ----------------------------------------------------------------
+
+
+@every_stratum
+def test_a_question_says_only_what_a_phrasing_gives(
+    oracle: Oracle, stratum: Stratum, held_out: bool
+):
+    for case in of_every_family(stratum, held_out):
+        question = oracle.question(case.question)
+        assert len(question.asked) == (
+            2 if case.stratum == "rubric" and case.family != "instruction" else 1
+        )
+        assert (question.wish is not None) == (case.family == "instruction")
+        assert (question.first is not None) == (case.stratum == "rubric")
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_the_image_stratum_one_response_is_right_and_the_label_names_it(
+    oracle: Oracle, family: str, held_out: bool
+):
+    for case in cases(CaseOptions("image", family, held_out), 150):
+        better, worse = (correctness(oracle, case, text) for text in better_first(case))
+        assert case.family == family
+        assert better[0] == [True]
+        assert worse[0] == [False]
+        assert better[1] == worse[1], "both keep the form or neither does"
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("description", "instruction")])
+def test_in_the_rubric_stratum_each_response_is_right_about_one_matter_and_the_priority_decides(
+    oracle: Oracle, family: str, held_out: bool
+):
+    for case in cases(CaseOptions("rubric", family, held_out), 100):
+        question = oracle.question(case.question)
+        asked = [one.family for one in question.asked]
+        better, worse = (correctness(oracle, case, text)[0] for text in better_first(case))
+        deciding = asked.index(family)
+        assert case.family == family
+        assert sorted(better) == sorted(worse) == [False, True]
+        assert better == [not right for right in worse]
+        assert better[deciding]
+        assert question.first == case.priorities[0].topic
+        assert question.second in (None, case.priorities[1].topic)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_form_against_fact_is_decided_by_the_priority(oracle: Oracle, held_out: bool):
+    deciding: Counter[str] = Counter()
+    for case in cases(CaseOptions("rubric", "instruction", held_out), 400):
+        first = oracle.question(case.question).first
+        better, worse = (correctness(oracle, case, text) for text in better_first(case))
+        by_form = first == "form"
+        assert better == ([not by_form], by_form)
+        assert worse == ([by_form], not by_form)
+        assert first == case.priorities[0].topic
+        deciding["form" if by_form else "fact"] += 1
+    assert deciding["form"] / 400 == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("family", [*FAMILIES, None])
+def test_in_the_text_stratum_both_are_true_of_the_image_and_one_is_badly_put(
+    oracle: Oracle, family: str | None, held_out: bool
+):
+    for case in cases(CaseOptions("text", family, held_out), 60):
+        question = oracle.question(case.question)
+        (asked,) = question.asked
+        better, worse = better_first(case)
+        good = oracle.said(better, [asked.family])
+        assert correctness(oracle, case, better) == ([True], True)
+        assert not good.padded
+        fault = case.priorities[1].topic
+        if fault == "relevance":
+            assert "not asked" in case.evaluation
+            assert any(
+                oracle.true_of_something(case.scene, other, said.claims[0])
+                for other in oracle.families
+                if other != asked.family and (said := oracle.heard(worse, [other]))
+            )
+        elif fault == "form":
+            assert correctness(oracle, case, worse) == ([True], False)
+        else:
+            assert fault == "brevity"
+            assert correctness(oracle, case, worse) == ([True], True)
+            assert oracle.said(worse, [asked.family]).padded
+
+
+@every_stratum
+def test_the_evaluation_says_of_each_claim_whether_it_is_true(
+    oracle: Oracle, stratum: Stratum, held_out: bool
+):
+    for case in of_every_family(stratum, held_out):
+        asked = oracle.question(case.question).asked
+        lines = case.evaluation.split("\n")
+        if case.stratum == "rubric":
+            assert lines.pop(0) == f"first: {case.priorities[0].topic}"
+        *facts, one, two = lines
+        for fact, question in zip(facts, asked, strict=True):
+            assert fact.endswith(f": {oracle.truth(case.scene, question)}")
+        for number, line, response in zip((1, 2), (one, two), case.responses, strict=True):
+            assert line.startswith(f"{number} says ")
+            if "not asked" in line:
+                continue
+            right, kept = correctness(oracle, case, response)
+            claims = oracle.said(response, [one.family for one in asked]).claims
+            for claim, question, is_right in zip(claims, asked, right, strict=True):
+                finding = "correct" if is_right else "wrong"
+                assert f"{claim}, is {oracle.truth(case.scene, question)}: {finding}" in line
+            assert len(re.findall(": (?:correct|wrong)", line)) == len(asked)
+            if case.family == "instruction":
+                assert line.endswith(", form kept" if kept else ", form broken")
+
+
+# --- reversing the priority ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_reversing_the_priority_turns_the_label_and_keeps_the_pair(oracle: Oracle, held_out: bool):
+    rng = random.Random(1)
+    for case in cases(CaseOptions("rubric", held_out=held_out), 300):
+        turned = case.with_priority_reversed(rng)
+        assert turned.label == 3 - case.label
+        assert (turned.scene, turned.question, turned.responses) == (
+            case.scene,
+            case.question,
+            case.responses,
+        )
+        assert turned.priorities == case.priorities[::-1]
+        assert heaviest(turned.rubric) == case.priorities[1].criterion
+        assert turned.rubric.justification == f"The {case.priorities[1].topic} is put first."
+        assert turned.evaluation.split("\n")[0] == f"first: {case.priorities[1].topic}"
+        assert turned.evaluation.split("\n")[1:] == case.evaluation.split("\n")[1:]
+        judged = read_judgement(turned.written())
+        assert (judged.preferred, judged.rubric) == (turned.label, turned.rubric)
+        assert not oracle.kept_from_training(turned.rubric.text) - oracle.kept_from_training(
+            case.rubric.text
+        )
+
+
+def test_a_priority_reversed_twice_is_the_first_one():
+    rng = random.Random(1)
+    for case in cases(CaseOptions("rubric"), 50):
+        twice = case.with_priority_reversed(rng).with_priority_reversed(rng)
+        assert (twice.label, twice.priorities) == (case.label, case.priorities)
+        assert twice.evaluation == case.evaluation
+
+
+@pytest.mark.parametrize("stratum", ["image", "text"])
+def test_only_a_rubric_decided_case_has_a_priority_to_reverse(stratum: Stratum):
+    for case in cases(CaseOptions(stratum), 20):
+        with pytest.raises(ValueError, match="only a rubric-decided case"):
+            case.with_priority_reversed(random.Random(0))
+
+
+def test_the_rubric_of_another_case_favours_neither_matter():
+    drawn = cases(CaseOptions("rubric"), 2000)
+    others = drawn[1:] + drawn[:1]
+    deciding, losing = (
+        sum(
+            topic_of(other) == case.priorities[place].topic
+            for case, other in zip(drawn, others, strict=True)
+        )
+        for place in (0, 1)
     )
-    if "above or below" in case.question:
-        return "above" if one.row < two.row else "below"
-    return "left" if one.column < two.column else "right"
+    # About 1 in 7 names each; the difference of two such counts has a deviation of about 24.
+    assert deciding > 200
+    assert abs(deciding - losing) < 4 * 24
 
 
-def claim(response):
-    (found,) = [
-        word
-        for word in re.findall(r"\w+", response.lower())
-        if word.isdigit() or word in {*COLOURS, "yes", "no", "above", "below", "left", "right"}
-    ]
-    return found
+def topic_of(case: ToyCase) -> str:
+    """The topic of the heaviest criterion, by its words alone."""
+    name = heaviest(case.rubric)
+    starts = {"Number": "number", "Colour": "colour", "Presence": "presence", "Form": "form",
+              "Position": "position", "Size": "size", "The": "digit"}  # fmt: skip
+    return starts[name.split()[0]]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@given(seed=SEEDS)
-@QUICK
-def test_the_label_names_the_response_that_is_true(family, seed):
-    case = case_of(seed, family)
-    better, worse = case.responses if case.label == 1 else case.responses[::-1]
-    assert case.family == family
-    assert claim(better) == truth(case)
-    assert claim(worse) != truth(case)
+def test_the_heaviest_criterion_stands_first_or_second():
+    first = [c.rubric.criteria[0].name == heaviest(c.rubric) for c in cases(None, 1000)]
+    assert 0.4 < sum(first) / 1000 < 0.85
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@given(seed=SEEDS)
-@QUICK
-def test_the_evaluation_finds_one_response_right_and_the_other_wrong(family, seed):
-    case = case_of(seed, family)
-    fact, *findings = case.evaluation.split("\n")
-    verdicts = ["right", "wrong"] if case.label == 1 else ["wrong", "right"]
-    assert fact.startswith("The image shows: ")
-    assert truth(case) in fact
-    assert findings == [
-        f"Response {place} says {claim(response)}: {place} {verdict}."
-        for place, response, verdict in zip((1, 2), case.responses, verdicts, strict=True)
-    ]
+# --- a teacher's rubrics ---------------------------------------------------------------------
 
 
-@given(SEEDS)
-@QUICK
-def test_what_the_perfect_judge_writes_follows_the_grammar(seed):
-    case = case_of(seed)
-    whole, rest = case.written(), case.written(rubric_given=True)
-    assert re.fullmatch(GRAMMARS["rubric"], whole)
-    assert re.fullmatch(GRAMMARS["evaluation"], rest)
-    judgement = read_judgement(whole)
-    assert judgement.rubric == case.rubric
-    assert judgement.evaluation == case.evaluation
-    assert judgement.preferred == case.label
-    assert read_judgement(rest, "evaluation").preferred == case.label
+@pytest.mark.parametrize(("vague", "misweighted"), [(0.15, 0.15), (0.3, 0.0), (0.0, 0.4)])
+@pytest.mark.parametrize("stratum", STRATA)
+def test_a_teacher_errs_as_often_as_asked(stratum: Stratum, vague: float, misweighted: float):
+    rng, number = random.Random(2), 800
+    found: Counter[str] = Counter()
+    for case in cases(CaseOptions(stratum), number):
+        rubric = teacher_rubric(case, rng, vague=vague, misweighted=misweighted)
+        if rubric.criteria[0].name == "Quality":
+            found["vague"] += 1
+        elif heaviest(rubric) != case.priorities[0].criterion:
+            found["misweighted"] += 1
+            assert {c.name for c in rubric.criteria} == {m.criterion for m in case.priorities}
+        else:
+            assert rubric == case.rubric
+    expected = {"vague": vague, "misweighted": misweighted if stratum == "rubric" else 0.0}
+    for fault, share in expected.items():
+        deviation = (number * share * (1 - share)) ** 0.5
+        assert abs(found[fault] - number * share) <= 4 * deviation
 
 
-@given(SEEDS)
-@QUICK
-def test_without_an_evaluation_the_verdict_stands_after_the_verdict_prefix(seed):
-    case = case_of(seed)
-    own = case.written(evaluated=False)
-    given_rubric = case.written(rubric_given=True, evaluated=False)
-    assert own == f"{verdict_prefix(case.rubric)}{case.label}{ANSWER_END}"
-    assert given_rubric == f"{verdict_prefix(None)}{case.label}{ANSWER_END}"
-    assert re.fullmatch(GRAMMARS["rubric"], own)
-    assert re.fullmatch(GRAMMARS["evaluation"], given_rubric)
+def test_a_teachers_verdict_stays_right_whatever_its_rubric():
+    rng = random.Random(3)
+    for case in cases(None, 300):
+        rubric = teacher_rubric(case, rng, vague=0.5, misweighted=0.5)
+        written = case.with_rubric(rubric)
+        judged = read_judgement(written.written())
+        assert (judged.preferred, judged.rubric) == (case.label, rubric)
+        assert written.evaluation == case.evaluation
+        assert read_judgement(written.written(evaluated=False)).preferred == case.label
+        assert read_rubric(f"<rubric>\n{rubric.text}\n</rubric>").text == rubric.text
+        assert sum(criterion.weight for criterion in rubric.criteria) == pytest.approx(1)
 
 
-@given(SEEDS)
-@QUICK
-def test_the_rubric_has_two_criteria_that_can_be_read(seed):
-    rubric = case_of(seed).rubric
-    first, second = rubric.criteria
-    assert first.name.endswith("accuracy")
-    assert second.name == "Relevance"
-    assert first.weight in (0.6, 0.7, 0.8)
-    assert first.weight + second.weight == pytest.approx(1)
-    assert rubric.justification.startswith("The question asks ")
+def test_a_vague_rubric_says_nothing_about_the_case():
+    rng = random.Random(4)
+    texts = {teacher_rubric(case, rng, vague=1, misweighted=0).text for case in cases(None, 50)}
+    (text,) = texts
+    assert [criterion.weight for criterion in read_criteria(text)] == [0.5, 0.5]
 
 
-@given(SEEDS)
-@QUICK
-def test_nothing_in_a_case_has_to_be_neutralised(seed):
-    case = case_of(seed)
-    neutralise = Neutraliser(["<|im_end|>"])
-    texts = (case.question, *case.responses, case.rubric.text)
-    assert [neutralise(text).attempts for text in texts] == [0, 0, 0, 0]
+def test_a_teacher_without_faults_gives_the_good_rubric():
+    rng = random.Random(5)
+    assert all(
+        teacher_rubric(case, rng, vague=0, misweighted=0) == case.rubric for case in cases(None, 50)
+    )
 
 
-@given(SEEDS)
-@QUICK
-def test_the_same_random_state_gives_the_same_case(seed):
-    assert case_of(seed) == case_of(seed)
+# --- drawing lots ----------------------------------------------------------------------------
 
 
-def test_labels_and_families_are_balanced():
-    rng = random.Random(0)
-    cases = [make_case(rng) for _ in range(800)]
-    share_of_ones = sum(case.label == 1 for case in cases) / len(cases)
-    assert share_of_ones == pytest.approx(0.5, abs=0.06)
+def test_the_same_random_state_gives_the_same_case():
+    for options in SPECIFIED:
+        assert fresh_cases(options, 6, seed=9) == fresh_cases(options, 6, seed=9)
+
+
+def test_different_seeds_give_different_cases():
+    for options in SPECIFIED:
+        drawn = [fresh_cases(options, 1, seed) for seed in range(12)]
+        for one, two in itertools.combinations(drawn, 2):
+            assert one != two
+
+
+def test_options_say_which_cases_are_made():
+    for options in SPECIFIED:
+        for case in cases(options, 25):
+            assert case.stratum == options.stratum
+            assert options.family in (None, case.family)
+
+
+def test_strata_labels_and_families_come_in_their_shares():
+    drawn = cases(None, 2500)
+    strata = Counter(case.stratum for case in drawn)
+    assert strata["image"] / 2500 == pytest.approx(0.55, abs=0.035)
+    assert strata["rubric"] / 2500 == pytest.approx(0.35, abs=0.035)
+    assert strata["text"] / 2500 == pytest.approx(0.10, abs=0.02)
+    for stratum in STRATA:
+        labels = [case.label for case in drawn if case.stratum == stratum]
+        deviation = 0.5 / len(labels) ** 0.5
+        assert abs(labels.count(1) / len(labels) - 0.5) < 4 * deviation
+    families = Counter(case.family for case in drawn if case.stratum == "image")
     for family in FAMILIES:
-        of_family = sum(case.family == family for case in cases) / len(cases)
-        assert of_family == pytest.approx(0.25, abs=0.06)
+        assert families[family] / strata["image"] == pytest.approx(1 / 8, abs=0.03)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_label_cannot_be_told_from_the_length_of_the_responses(family):
+def test_a_family_alone_draws_among_the_strata_that_have_it(family: str):
+    drawn = cases(CaseOptions(family=family), 400)
+    strata = Counter(case.stratum for case in drawn)
+    having = {"image": 0.55, "rubric": 0.35, "text": 0.10}
+    if family == "description":
+        del having["rubric"]
+    assert {case.family for case in drawn} == {family}
+    assert set(strata) == set(having)
+    for stratum, share in having.items():
+        assert strata[stratum] / 400 == pytest.approx(share / sum(having.values()), abs=0.1)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_description_is_never_one_of_two_matters(held_out: bool):
+    for case in cases(CaseOptions("text", "description", held_out), 60):
+        assert case.priorities[1].topic == "brevity"
+    for case in cases(CaseOptions("rubric", held_out=held_out), 400):
+        assert "objects" not in {matter.topic for matter in case.priorities}
+    with pytest.raises(ValueError, match="stratum 'rubric' and family 'description'"):
+        make_case(random.Random(0), CaseOptions("rubric", "description", held_out))
+
+
+@pytest.mark.parametrize("stratum", [*STRATA, None])
+@pytest.mark.parametrize("family", ["smell", "", "Count"])
+def test_an_unknown_family_is_an_error_and_draws_nothing(stratum: Stratum | None, family: str):
     rng = random.Random(0)
-    cases = [make_case(rng, family) for _ in range(600)]
-    longer = [len(c.responses[0]) > len(c.responses[1]) for c in cases]
-    told = [(c.label == 1) == long for c, long in zip(cases, longer, strict=True)]
-    assert sum(told) / len(told) == pytest.approx(0.5, abs=0.08)
+    before = rng.getstate()
+    with pytest.raises(ValueError, match=f"family '{family}'"):
+        make_case(rng, CaseOptions(stratum, family))
+    assert rng.getstate() == before
 
 
-def test_an_unknown_family_is_an_error():
-    with pytest.raises(KeyError, match="smell"):
-        make_case(random.Random(0), "smell")
+@every_stratum
+def test_no_scene_is_empty(stratum: Stratum, held_out: bool):
+    assert all(case.scene.objects for case in of_every_family(stratum, held_out))
+
+
+# --- what a judge receives -------------------------------------------------------------------
 
 
 def test_a_labeled_case_is_what_a_judge_receives():
-    case = case_of(7)
-    labeled = case.labeled()
-    (picture,) = labeled.comparison.images
-    assert labeled.label == case.label
-    assert labeled.comparison.question == case.question
-    assert labeled.comparison.responses == case.responses
-    assert picture.pixels.tobytes() == draw(case.scene).tobytes()
-    assert case.picture().tobytes() == draw(case.scene).tobytes()
+    for case in cases(None, 20):
+        labeled = case.labeled()
+        (picture,) = labeled.comparison.images
+        assert labeled.label == case.label
+        assert labeled.comparison.question == case.question
+        assert labeled.comparison.responses == case.responses
+        assert picture.pixels.tobytes() == draw(case.scene).tobytes()
+        assert case.picture().tobytes() == draw(case.scene).tobytes()
 
 
 def test_pictures_have_the_same_identity_exactly_when_their_scenes_are_equal():
-    one, same, another = (case_of(seed).labeled().comparison.images[0] for seed in (1, 1, 2))
-    assert one.identity == same.identity
-    assert one.identity != another.identity
+    drawn = [*fresh_cases(None, 15, seed=1), *fresh_cases(None, 15, seed=1)]
+    identities = [case.labeled().comparison.images[0].identity for case in drawn]
+    for one, two in itertools.combinations(range(30), 2):
+        assert (identities[one] == identities[two]) == (drawn[one].scene == drawn[two].scene)

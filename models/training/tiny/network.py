@@ -24,7 +24,9 @@ from transformers import (
 from models.neutralise import Neutraliser
 from models.prompts import Prompts
 from models.toyworld import make_case
-from models.training.examples import chat_text, judgement_example
+from models.toyworld.looking import random_facts
+from models.toyworld.scene import SIDE
+from models.training.examples import Mixture, judge_example
 
 CONTEXT_TOKENS = 4096
 VOCABULARY = 640
@@ -80,9 +82,9 @@ def build_tokenizer(prompts: Prompts, seed: int, cases: int = 4000) -> Qwen2Toke
     return tokenizer
 
 
-def build_processor(tokenizer: Qwen2Tokenizer, most_pixels: int) -> Qwen2_5_VLProcessor:
+def build_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
     """The processor that turns chat text and pictures into model inputs."""
-    pixels: dict[str, Any] = {"min_pixels": 56 * 56, "max_pixels": most_pixels}
+    pixels: dict[str, Any] = {"min_pixels": 56 * 56, "max_pixels": SIDE * SIDE}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**pixels),
         tokenizer=tokenizer,
@@ -94,7 +96,7 @@ def build_processor(tokenizer: Qwen2Tokenizer, most_pixels: int) -> Qwen2_5_VLPr
 def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     """The untrained network; its weights depend on torch's random state alone."""
     ids: dict[str, int] = tokenizer.get_vocab()
-    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0}
+    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1_000_000.0}
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 64) * 64,
@@ -112,12 +114,12 @@ def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration
             "tie_word_embeddings": True,
         },
         vision_config={
-            "depth": 3,
+            "depth": 2,
             "hidden_size": 64,
             "intermediate_size": 192,
             "num_heads": 2,
             "out_hidden_size": 128,
-            "fullatt_block_indexes": [2],
+            "fullatt_block_indexes": [1],
             "window_size": 112,
         },
         image_token_id=ids["<|image_pad|>"],
@@ -141,15 +143,14 @@ def save(
 
 
 def _corpus(prompts: Prompts, rng: random.Random, cases: int) -> Iterator[str]:
-    neutralise = Neutraliser(SPECIAL_TOKENS)
+    neutralise, mixture = Neutraliser(SPECIAL_TOKENS), Mixture()
     for _ in range(cases):
         case = make_case(rng)
-        yield case.scene.caption()
-        text = chat_text(judgement_example(case, prompts, neutralise, rng))
-        # Control tokens are added whole; learning merges across them would be wasted.
-        for token in SPECIAL_TOKENS:
-            text = text.replace(token, "\n")
-        yield text
+        yield "\n".join(fact.text for fact in random_facts(case.scene, rng, 6))
+        example = judge_example(case, prompts, neutralise, rng, mixture)
+        for part in (example.system, *example.user, *example.answer):
+            if isinstance(part, str):
+                yield part
 
 
 def _byte_alphabet() -> list[str]:

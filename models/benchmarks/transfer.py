@@ -1,0 +1,175 @@
+"""Do rubrics transfer? An evaluator's accuracy under the right rubric, and under another case's.
+
+Rubrics come from the judge of a running service, or from the oracle of the toy world. The service's
+proxy is shown each case with its own rubric and with one from another case of its stratum. What the
+first adds over the second is the *transfer*. Prints one JSON object as its last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from proxy_grm_client import AsyncClient, ProxyGrmError
+from rich.console import Console
+from rich.progress import Progress
+
+from models.benchmarks.statistics import wilson_interval
+from models.benchmarks.toyworld import at_least_one, fresh_cases
+from models.comparison import Position
+from models.toyworld import STRATA, ToyCase
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One case under two rubrics; None where the evaluator abstained or there was no rubric."""
+
+    case: ToyCase
+    own: Position | None
+    anothers: Position | None
+
+
+async def try_rubrics(
+    cases: Sequence[ToyCase], url: str, *, oracle: bool, temperature: float, concurrency: int
+) -> list[Tried]:
+    """Writes a rubric for every case and has the proxy judge by it, and by another case's.
+
+    Args:
+        cases: fresh ones.
+        url: a service whose release has a proxy.
+        oracle: take the toy world's own rubrics instead of the judge's.
+        temperature: of the judge; 0 writes the likeliest rubric.
+        concurrency: requests at a time.
+
+    Raises:
+        ProxyGrmError: the service gave no answer for one of them.
+    """
+    async with AsyncClient(url, timeout_s=600) as client:
+
+        async def write(case: ToyCase) -> str | None:
+            if oracle:
+                return case.rubric.text
+            judged = await client.score(
+                case.question,
+                case.responses,
+                [case.picture()],
+                temperature=temperature,
+                cache="bypass",
+            )
+            return None if judged.rubric is None else judged.rubric.text
+
+        async def ask(question: tuple[ToyCase, str | None]) -> Position | None:
+            case, rubric = question
+            if rubric is None:
+                return None
+            found = await client.verify(
+                case.question, case.responses, [case.picture()], rubric=rubric
+            )
+            return found.preferred
+
+        rubrics = await _all("rubrics", cases, write, concurrency)
+        own = await _all("own", list(zip(cases, rubrics, strict=True)), ask, concurrency)
+        moved = shuffled(cases, rubrics)
+        others = await _all("another's", list(zip(cases, moved, strict=True)), ask, concurrency)
+    return [Tried(c, a, b) for c, a, b in zip(cases, own, others, strict=True)]
+
+
+def shuffled(cases: Sequence[ToyCase], rubrics: Sequence[str | None]) -> list[str | None]:
+    """Each case gets the rubric of the next case of its stratum; never its own."""
+    moved: list[str | None] = list(rubrics)
+    for stratum in STRATA:
+        places = [n for n, case in enumerate(cases) if case.stratum == stratum]
+        for place, following in zip(places, places[1:] + places[:1], strict=True):
+            moved[place] = rubrics[following]
+    return moved
+
+
+async def _all(
+    title: str, questions: Sequence[T], ask: Callable[[T], Awaitable[R]], concurrency: int
+) -> list[R]:
+    places = asyncio.Semaphore(concurrency)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=len(questions))
+
+        async def one(question: T) -> R:
+            async with places:
+                answer = await ask(question)
+            progress.advance(task)
+            return answer
+
+        return await asyncio.gather(*(one(q) for q in questions))
+
+
+def summary(tried: Sequence[Tried]) -> dict[str, Any]:
+    """Accuracies and transfer over all cases and by stratum; an abstention counts as not right."""
+    found = {"n": len(tried), **_transfer(tried)}
+    for stratum in STRATA:
+        members = [t for t in tried if t.case.stratum == stratum]
+        if members:
+            found[f"{stratum}_decided"] = {"n": len(members), **_transfer(members)}
+    found["abstained"] = round(sum(t.own is None for t in tried) / len(tried), 4)
+    return found
+
+
+def _transfer(tried: Sequence[Tried]) -> dict[str, Any]:
+    own = [t.own == t.case.label for t in tried]
+    others = [t.anothers == t.case.label for t in tried]
+    gains = [a - b for a, b in zip(own, others, strict=True)]
+    mean = sum(gains) / len(gains)
+    spread = math.sqrt(sum((g - mean) ** 2 for g in gains)) / max(1, len(gains))
+    return {
+        "own_rubric": round(sum(own) / len(own), 4),
+        "own_rubric_interval_95": [round(x, 4) for x in wilson_interval(sum(own), len(own))],
+        "anothers_rubric": round(sum(others) / len(others), 4),
+        "transfer": round(mean, 4),
+        "transfer_interval_95": [round(mean - 1.96 * spread, 4), round(mean + 1.96 * spread, 4)],
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m models.benchmarks.transfer``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.benchmarks.transfer",
+        description="How well rubrics lead somebody else to the right verdict.",
+        epilog="example: python -m models.benchmarks.transfer --cases 2000 --oracle",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--cases", type=at_least_one, default=500)
+    parser.add_argument("--seed", type=int, default=1, help="training uses others")
+    parser.add_argument("--oracle", action="store_true", help="the toy world's own rubrics")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of the judge")
+    parser.add_argument("--concurrency", type=at_least_one, default=64)
+    options = parser.parse_args(argv)
+    cases = fresh_cases(options.cases, options.seed)
+    try:
+        httpx.get(f"{options.url}/livez", timeout=5)  # before minutes of retries
+        tried = asyncio.run(
+            try_rubrics(
+                cases,
+                options.url,
+                oracle=options.oracle,
+                temperature=options.temperature,
+                concurrency=options.concurrency,
+            )
+        )
+    except (ProxyGrmError, httpx.HTTPError, httpx.InvalidURL) as error:
+        print(f"{error}\nIs a service with a proxy running at {options.url}?", file=sys.stderr)
+        return 1
+    print(json.dumps(summary(tried)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

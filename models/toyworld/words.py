@@ -1,0 +1,13 @@
+"""The words that carry what is seen and what is found."""
+
+from models.toyworld.phrasing import TOPICS
+from models.toyworld.scene import COLOURS, COLUMNS, DIGITS, ROWS, SHAPES, SIZES
+
+LABEL_WORDS = frozenset(
+    {
+        *COLOURS, *SHAPES, *SIZES, *DIGITS, *ROWS, *COLUMNS, *TOPICS.values(),
+        "correct", "wrong", "yes", "no",
+        "left", "right", "above", "below", "kept", "broken", "short", "long",
+        "not", "asked",
+    }
+)  # fmt: skip

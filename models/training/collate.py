@@ -1,0 +1,122 @@
+"""Batches of examples as model inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+
+from models.comparison import JudgeImage
+from models.training.examples import Example
+
+IGNORED = -100
+"""A label that carries no loss."""
+
+
+def chat_messages(example: Example) -> list[dict[str, Any]]:
+    """The prompt as the chat messages that processors and TRL take, pictures included."""
+    parts = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image", "image": part.pixels}
+        for part in example.user
+    ]
+    return [
+        {"role": "system", "content": [{"type": "text", "text": example.system}]},
+        {"role": "user", "content": parts},
+    ]
+
+
+class ExampleCollator:
+    """Tokenises, pads on the right, and weighs the tokens of the answers.
+
+    Called with B examples it returns ``input_ids``, ``attention_mask``, ``labels`` and
+    ``loss_weights`` of shape (B, T) beside the processor's own tensors for the pictures
+    (``pixel_values``: (patches, patch values), ``image_grid_thw``: (pictures, 3)). Prompts carry
+    no loss, nor do the given pieces of an answer.
+
+    Args:
+        processor: a Qwen2.5-VL processor; its chat template is the one that serving uses.
+        label_words: words that carry a label.
+        label_weight: how many ordinary tokens one of them counts for.
+    """
+
+    def __init__(
+        self, processor: Any, label_words: Collection[str] = (), label_weight: float = 1.0
+    ) -> None:
+        self.processor = processor
+        tokenizer = processor.tokenizer
+        self._end: list[int] = tokenizer.encode("<|im_end|>")
+        self._pad: int = tokenizer.pad_token_id
+        self._pieces: dict[str, list[int]] = {}
+        self._weights: list[float] = [1.0] * len(tokenizer)
+        for token, token_id in tokenizer.get_vocab().items():
+            if token.strip("ĠĊ") in label_words:
+                self._weights[token_id] = label_weight
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """One batch; see the class."""
+        inputs = self._prompts(examples)
+        rows = [
+            self._row(prompt, example.answer)
+            for prompt, example in zip(inputs.pop("input_ids"), examples, strict=True)
+        ]
+        inputs.pop("attention_mask", None)
+        types = inputs.pop("mm_token_type_ids", None)
+        ids_BT, labels_BT, weights_BT = (
+            torch.nn.utils.rnn.pad_sequence(list(column), batch_first=True, padding_value=padding)
+            for column, padding in zip(
+                zip(*rows, strict=True), (self._pad, IGNORED, 0.0), strict=True
+            )
+        )
+        lengths_B = torch.tensor([len(ids) for ids, _, _ in rows])
+        mask_BT = torch.arange(ids_BT.shape[1])[None] < lengths_B[:, None]
+        inputs |= {
+            "input_ids": ids_BT,
+            "attention_mask": mask_BT.long(),
+            "labels": labels_BT,
+            "loss_weights": weights_BT,
+        }
+        if types is not None:
+            inputs["mm_token_type_ids"] = _padded_like(types, ids_BT)
+        return inputs
+
+    def _prompts(self, examples: Sequence[Example]) -> dict[str, Any]:
+        texts = self.processor.apply_chat_template(
+            [chat_messages(e) for e in examples], tokenize=False, add_generation_prompt=True
+        )
+        images = [
+            [part.pixels for part in e.user if isinstance(part, JudgeImage)] for e in examples
+        ]
+        inputs = dict(self.processor(text=texts, images=images if any(images) else None))
+        for name in ("pixel_values", "image_grid_thw"):
+            if name in inputs:
+                inputs[name] = torch.as_tensor(inputs[name])
+        return inputs
+
+    def _row(
+        self, prompt: list[int], answer: tuple[str, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        ids, labels = list(prompt), [IGNORED] * len(prompt)
+        for place, piece in enumerate(answer):
+            piece_ids = self._encode(piece)
+            ids += piece_ids
+            labels += piece_ids if place % 2 else [IGNORED] * len(piece_ids)
+        ids, labels = ids + self._end, labels + self._end
+        weights = [0.0 if label == IGNORED else self._weights[label] for label in labels]
+        return torch.tensor(ids), torch.tensor(labels), torch.tensor(weights)
+
+    def _encode(self, text: str) -> list[int]:
+        if len(self._pieces) > 100_000:
+            self._pieces.clear()
+        if text not in self._pieces:
+            self._pieces[text] = self.processor.tokenizer.encode(text) if text else []
+        return self._pieces[text]
+
+
+def _padded_like(rows: Sequence[Sequence[int]], like_BT: torch.Tensor) -> torch.Tensor:
+    padded_BT = torch.zeros_like(like_BT)
+    for n, row in enumerate(rows):
+        padded_BT[n, : len(row)] = torch.as_tensor(row)
+    return padded_BT

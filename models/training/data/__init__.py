@@ -1,0 +1,1 @@
+"""Preference data: reading, filtering, judging by a teacher, splitting."""

@@ -1,0 +1,174 @@
+"""From trained models to a release: convert, calibrate, evaluate, write the card, publish."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.benchmarks.toyworld import Run, evaluate, fresh_cases, judge_all
+from models.calibration import Calibration
+from models.prompts import JUDGE_LAYOUTS, PROXY_LAYOUTS, read_prompts
+from models.release import load_release
+from models.training.calibrate import calibrate_depth
+from models.training.card import write_card
+from models.training.errors import RecipeInvalid, WorseThanBefore
+from models.training.recipe import ExportRecipe
+from models.training.run_folder import RunFolder
+from models.training.served import served
+from models.training.weights import save_weights
+
+_CONCURRENCY = 64
+
+
+def export(recipe: ExportRecipe) -> Path:
+    """Builds a release in ``recipe.run / "release"`` and publishes it; returns its last place.
+
+    Each step is skipped when its result is there, so that a killed export goes on.
+
+    Raises:
+        RecipeInvalid: a model is not finished, or another recipe's export is in the folder.
+        ReleaseInvalid: a prompt file is missing or malformed.
+        WorseThanBefore: the published release judges better; it stays.
+    """
+    RunFolder(recipe.run).claim(recipe)
+    folder = recipe.run / "release"
+    _assemble(recipe, folder)
+    work = recipe.run / "service"
+    if recipe.calibration_cases and not (recipe.run / "calibration.json").exists():
+        _calibrate(recipe, folder, work)
+    metrics: dict[str, Any] | None = None
+    if recipe.evaluation_cases:
+        metrics = _evaluated(recipe, folder, work)
+    write_card(recipe, folder, metrics)
+    return folder if recipe.publish is None else _publish(recipe, folder, metrics)
+
+
+def _assemble(recipe: ExportRecipe, folder: Path) -> None:
+    if (folder / "release.toml").exists():
+        return
+    for stage in recipe.stages:
+        if not (stage / "run.json").is_file():
+            raise RecipeInvalid(f"stages: {stage} is no finished run: it has no run.json")
+    layouts = (*JUDGE_LAYOUTS, *(PROXY_LAYOUTS if recipe.proxy else ()))
+    read_prompts(recipe.prompts, layouts)
+    shutil.rmtree(folder, ignore_errors=True)
+    for role, model in (("judge", recipe.judge), ("proxy", recipe.proxy)):
+        if model is None:
+            continue
+        if not model.is_dir():
+            raise RecipeInvalid(f"{role}: {model} is not there: run the job that makes it first")
+        save_weights(model, folder / role)
+    (folder / "prompts").mkdir(parents=True)
+    for layout in layouts:
+        shutil.copy(recipe.prompts / f"{layout}.txt", folder / "prompts")
+    _write_config(recipe, folder, Calibration())
+
+
+def _write_config(recipe: ExportRecipe, folder: Path, calibration: Calibration) -> None:
+    lines = [
+        f'name = "{recipe.name}"',
+        f'purpose = "{recipe.purpose}"',
+        f"base_model = {_toml_string(recipe.base_model)}",
+        f"context_tokens = {recipe.context_tokens}",
+        "",
+        "[sampling]",
+        f"judgement_tokens = {recipe.judgement_tokens}",
+        f"rubric_tokens = {recipe.rubric_tokens}",
+        "",
+        "[images]",
+        f"maximum = {recipe.most_images}",
+        f"most_pixels = {recipe.most_pixels}",
+    ]
+    if recipe.proxy is not None:
+        lines += ["", "[proxy]", f"tokens = {recipe.proxy_tokens}"]
+    for depth in ("full", "verdict"):
+        for order in ("given", "swapped"):
+            platt = calibration.at(depth, order)
+            lines += ["", f"[calibration.{depth}.{order}]"]
+            lines += [f"temperature = {platt.temperature}", f"bias = {platt.bias}"]
+    partial = folder / "release.partial"
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.replace(folder / "release.toml")
+
+
+def _calibrate(recipe: ExportRecipe, folder: Path, work: Path) -> None:
+    """Fits every depth and order on cases that neither training nor evaluation uses."""
+    _write_config(recipe, folder, Calibration())  # what is fitted must be raw
+    cases = fresh_cases(recipe.calibration_cases, recipe.seed + 1_000_000)
+    fitted: dict[str, Any] = {}
+    report: dict[str, Any] = {}
+    with served(folder, work) as url:
+        for depth in ("full", "verdict"):
+            run = Run(f"calibration, {depth}", order="both", depth=depth)
+            judged = asyncio.run(judge_all(cases, url, run, _CONCURRENCY))
+            fitted[depth], report[depth] = calibrate_depth(judged)
+    _write_config(recipe, folder, Calibration(**fitted))
+    _write_json(recipe.run / "calibration.json", report)
+
+
+def _evaluated(recipe: ExportRecipe, folder: Path, work: Path) -> dict[str, Any]:
+    """The figures of this very release, measured through a service."""
+    path = recipe.run / "metrics.json"
+    fingerprint = load_release(str(folder)).fingerprint
+    if path.exists():
+        known: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if known["fingerprint"] == fingerprint:
+            return known
+    with served(folder, work) as url:
+        metrics = asyncio.run(evaluate(url, recipe.evaluation_cases, recipe.seed, _CONCURRENCY))
+    _write_json(path, metrics)
+    return metrics
+
+
+def _publish(recipe: ExportRecipe, folder: Path, metrics: dict[str, Any] | None) -> Path:
+    """Puts the release in place of an older one, unless the older one is better."""
+    assert recipe.publish is not None
+    if metrics is not None:
+        _write_json(folder / "metrics.json", metrics)
+        _refuse_worse(recipe.publish, metrics)
+    partial = recipe.publish.with_name(f".{recipe.publish.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(folder, partial)
+    before = recipe.publish.with_name(f".{recipe.publish.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if recipe.publish.exists():
+        recipe.publish.rename(before)
+    partial.rename(recipe.publish)
+    shutil.rmtree(before, ignore_errors=True)
+    return recipe.publish
+
+
+def _refuse_worse(published: Path, metrics: dict[str, Any]) -> None:
+    known_file = published / "metrics.json"
+    if not known_file.exists():
+        return
+    known = json.loads(known_file.read_text("utf-8"))
+    _, highest = metrics["intervals_95"]["accuracy"]
+    problems = [
+        f"{name} is {metrics[name]}, was {known[name]}"
+        for name, worse in (
+            ("accuracy", known["accuracy"] > highest),
+            ("readable", metrics["readable"] < known["readable"] - 0.005),
+        )
+        if worse
+    ]
+    if problems:
+        raise WorseThanBefore(
+            f"{published} stays as it is: {'; '.join(problems)}. To replace it all the same, "
+            f"remove {known_file} first."
+        )
+
+
+def _toml_string(text: str) -> str:
+    # JSON's strings are TOML's, but for one control character.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _write_json(path: Path, value: dict[str, Any] | Sequence[Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from models.toyworld import CaseOptions, make_case
+from models.toyworld.aspects import Fact
+from models.toyworld.looking import cell_words, random_facts
+from models.toyworld.phrasing import QUESTIONS
+from models.toyworld.scene import (
+    CELLS,
+    COLUMNS,
+    HELD_OUT,
+    ROWS,
+    Scene,
+    SceneObject,
+    arrange,
+    random_object,
+)
+from models.training.examples import look_example
+
+Oracle = Any  # the one of conftest.py
+
+EMPTY = Scene(())
+FULL = arrange(
+    [
+        random_object(random.Random(f"{row}/{column}"), (row, column), held_out=False)
+        for row in range(CELLS)
+        for column in range(CELLS)
+    ]
+)
+LINES = {
+    "count": r"(?P<kind>\w+ \w+)s: \d+",
+    "colour": r"(?P<shape>\w+) colour: \w+",
+    "existence": r"a (?P<kind>\w+ \w+): (?:yes|no)",
+    "relation": r"(?P<one>\w+ \w+) (?P<line>row|column) \w+, (?P<two>\w+ \w+) (?P=line) \w+: .+",
+    "size": r"(?P<one>\w+ \w+) (?:small|large), (?P<two>\w+ \w+) (?:small|large): .+",
+    "digit": r"(?P<colour>\w+) digit: \d",
+    "description": r"all: .*",
+    "thing": r"(?P<name>\w+ (?:\w+|digit \d)): (?:small|large), row \w+, column \w",
+}
+
+
+def scenes(number: int, held_out: bool = False) -> list[Scene]:
+    rng = random.Random(f"scenes/{held_out}")
+    return [make_case(rng, CaseOptions(held_out=held_out)).scene for _ in range(number)]
+
+
+def read(fact: Fact) -> tuple[str, dict[str, str]]:
+    """The family of a fact, and what it is about."""
+    ((family, match),) = [
+        (family, match)
+        for family, line in LINES.items()
+        if (match := re.fullmatch(line, fact.text))
+    ]
+    return family, match.groupdict()
+
+
+def true_answer(oracle: Oracle, scene: Scene, fact: Fact) -> str:
+    family, names = read(fact)
+    if family == "thing":
+        (o,) = [o for o in scene.objects if o.name == names["name"]]
+        return f"{o.size}, row {ROWS[o.row]}, column {COLUMNS[o.column]}"
+    if family == "relation":
+        vertical = names["line"] == "row"
+        names["before"], names["after"] = (
+            ("above", "below") if vertical else ("to the left", "to the right of")
+        )
+    (asked,) = oracle.question(QUESTIONS[family].trained[0].format(**names)).asked
+    return oracle.truth(scene, asked)
+
+
+def places_said(scene: Scene, fact: Fact) -> list[bool]:
+    """For each row, column or size that stands right behind a thing's name, whether it is its."""
+    found: list[bool] = []
+    for name, line, word in re.findall(r"(\w+ \w+) (row|column) (\w+)", fact.text):
+        (o,) = [o for o in scene.objects if o.name == name]
+        found.append(word == (ROWS[o.row] if line == "row" else COLUMNS[o.column]))
+    for name, word in re.findall(r"(\w+ \w+) (small|large)", fact.text):
+        found += [o.size == word for o in scene.objects if o.name == name]
+    return found
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_every_fact_agrees_with_the_scene(oracle: Oracle, held_out: bool):
+    rng = random.Random(0)
+    families: Counter[str] = Counter()
+    for scene in [*scenes(250, held_out), EMPTY, FULL]:
+        for fact in random_facts(scene, rng, 12):
+            assert fact.answer == true_answer(oracle, scene, fact)
+            assert fact.text.endswith(fact.answer)
+            family, _ = read(fact)
+            families[family] += 1
+            if family in ("relation", "size"):
+                assert places_said(scene, fact) == [True, True]
+    assert set(families) == set(LINES)
+
+
+def test_pieces_are_looked_for_and_seen_in_turn():
+    rng = random.Random(1)
+    for scene in [*scenes(250), EMPTY, FULL]:
+        for fact in random_facts(scene, rng, 12):
+            looked_for, seen = fact.pieces[::2], fact.pieces[1::2]
+            assert len(looked_for) == len(seen) > 0
+            assert all(piece.startswith(" ") for piece in seen)
+            assert not any(piece.startswith(" ") or piece.endswith(" ") for piece in looked_for)
+            assert "".join(fact.pieces) == fact.text
+            assert fact.pieces[-1].endswith(fact.answer)
+            assert "\n" not in fact.text
+
+
+def test_facts_differ_and_are_no_more_than_asked_for():
+    rng = random.Random(2)
+    for number in (0, 1, 5, 40):
+        for scene in scenes(30):
+            texts = [fact.text for fact in random_facts(scene, rng, number)]
+            assert len(set(texts)) == len(texts) <= number
+
+
+def test_the_same_random_state_gives_the_same_facts():
+    for scene in scenes(20):
+        one, two = (random_facts(scene, random.Random(3), 12) for _ in range(2))
+        assert one == two
+
+
+def test_a_training_scene_has_no_fact_about_a_combination_kept_from_training(oracle: Oracle):
+    rng = random.Random(4)
+    for scene in scenes(300):
+        for fact in random_facts(scene, rng, 12):
+            assert oracle.kept_from_training(fact.text) == set()
+
+
+def test_a_scene_with_combinations_kept_from_training_has_facts_about_the_others(oracle: Oracle):
+    rng = random.Random(5)
+    about: Counter[str] = Counter()
+    options = CaseOptions("image", "description", held_out=True)
+    small = [make_case(rng, options).scene for _ in range(60)]
+    for scene in [*scenes(300, held_out=True), *small]:
+        for fact in random_facts(scene, rng, 12):
+            assert oracle.kept_from_training(fact.text) == set()
+            about[read(fact)[0]] += 1
+    assert about.total() > 500
+    assert set(about) >= set(LINES) - {"description"}
+
+
+def test_a_small_scene_is_described_unless_a_combination_in_it_is_kept_from_training():
+    red = SceneObject("circle", "red", "small", 0, 0)
+    kept = [SceneObject(*kind, "large", 3, 3) for kind in sorted(HELD_OUT)]
+    described = {read(fact)[0] for fact in random_facts(arrange([red]), random.Random(8), 200)}
+    assert "description" in described
+    for o in kept:
+        facts = random_facts(arrange([red, o]), random.Random(8), 200)
+        assert "description" not in {read(fact)[0] for fact in facts}
+
+
+def test_of_a_scene_with_nothing_else_only_what_is_missing_is_said():
+    for kind in sorted(HELD_OUT):
+        scene = arrange([SceneObject(*kind, "large", 3, 3)])
+        facts = random_facts(scene, random.Random(9), 60)
+        assert {read(fact)[0] for fact in facts} == {"existence"}
+        assert {fact.answer for fact in facts} == {"no"}
+
+
+def test_what_is_there_and_what_is_not_both_come_up_and_so_does_every_number():
+    rng = random.Random(6)
+    answers: dict[str, Counter[str]] = {"existence": Counter(), "count": Counter()}
+    for scene in scenes(400):
+        for fact in random_facts(scene, rng, 12):
+            family, _ = read(fact)
+            if family in answers:
+                answers[family][fact.answer] += 1
+    assert 0.42 < answers["existence"]["yes"] / answers["existence"].total() < 0.58
+    assert set(answers["count"]) >= {"1", "2", "3", "4", "5"}
+
+
+def test_things_are_counted_the_more_often_the_more_of_them_there_are():
+    three = [SceneObject("circle", "red", "small", 0, column) for column in range(3)]
+    scene = arrange([*three, SceneObject("star", "black", "small", 3, 3)])
+    rng = random.Random(10)
+    facts = [fact for _ in range(3000) for fact in random_facts(scene, rng, 1)]
+    counted = Counter(fact.answer for fact in facts if read(fact)[0] == "count")
+    assert set(counted) == {"1", "3"}
+    assert counted["3"] > 20 * counted["1"]
+
+
+def test_an_empty_scene_shows_nothing(oracle: Oracle):
+    facts = random_facts(EMPTY, random.Random(7), 60)
+    assert {read(fact)[0] for fact in facts} <= {"existence", "description"}
+    assert {fact.answer for fact in facts} <= {"no", ""}
+
+
+# --- facts with a claim to check -------------------------------------------------------------
+
+
+def checked(oracle: Oracle, scenes: list[Scene]) -> Counter[tuple[str, bool]]:
+    """Family and correctness of every claim, each found to be what the line says it is."""
+    rng = random.Random(11)
+    found: Counter[tuple[str, bool]] = Counter()
+    for scene in scenes:
+        fact = ""
+        for line in "".join(look_example(scene, rng, 12, checked=True).answer).splitlines():
+            if not line.startswith("says "):
+                fact = line
+                continue
+            match = re.fullmatch(r"says (.+), is (.+): (correct|wrong)", line)
+            assert match is not None
+            claim, truth, finding = match.groups()
+            family, _ = read(Fact((fact,), truth))
+            assert fact.endswith(f": {truth}")
+            assert (claim == truth) == (finding == "correct")
+            said = f"{fact.removesuffix(truth)}{claim}"
+            assert oracle.kept_from_training(f"{fact}\n{said}\n{claim}") == set()
+            found[family, claim == truth] += 1
+    return found
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_half_of_the_claims_that_are_checked_are_right(oracle: Oracle, held_out: bool):
+    found = checked(oracle, scenes(500, held_out))
+    families = {family for family, _ in found}
+    assert families == {"count", "colour", "existence", "relation", "size", "digit"}
+    for family in families:
+        right, wrong = found[family, True], found[family, False]
+        assert abs(right / (right + wrong) - 0.5) < 4 * 0.5 / (right + wrong) ** 0.5
+
+
+def test_no_claim_that_is_checked_is_kept_from_training_in_any_scene(oracle: Oracle):
+    rng = random.Random(12)
+    things = [[random_object(rng, (1, c), held_out=True) for c in range(4)] for _ in range(300)]
+    assert checked(oracle, [arrange(objects) for objects in things]).total() > 1000
+
+
+# --- cells -----------------------------------------------------------------------------------
+
+
+def test_each_cell_is_named_by_its_place_and_by_what_it_shows():
+    scene = arrange(
+        [SceneObject("circle", "red", "small", 0, 1), SceneObject("7", "black", "large", 3, 2)]
+    )
+    words = cell_words(scene)
+    assert len(words) == CELLS * CELLS
+    assert words[0] == ["top", "A"]
+    assert words[1] == ["top", "B", "red", "circle", "small"]
+    assert words[14] == ["bottom", "C", "black", "7", "large", "digit"]
+    assert [word for n, cell in enumerate(words) if n not in (1, 14) for word in cell[2:]] == []
+
+
+def test_every_cell_of_a_full_scene_is_named():
+    for o, words in zip(FULL.objects, cell_words(FULL), strict=True):
+        assert words[:5] == [ROWS[o.row], COLUMNS[o.column], o.colour, o.shape, o.size]
+        assert words[5:] == (["digit"] if o.is_digit else [])
+    assert cell_words(EMPTY) == [[row, column] for row in ROWS for column in COLUMNS]
