@@ -43,11 +43,13 @@ class Fact:
             begins with its space, as a byte-level tokenizer's words do.
         answer: the claim that is true.
         alternatives: claims of its kind that training may make; none where they can't be listed.
+        family: whose statements say such a claim; None where no response makes it.
     """
 
     pieces: tuple[str, ...]
     answer: str
     alternatives: tuple[str, ...] = ()
+    family: str | None = None
 
     @property
     def text(self) -> str:
@@ -317,7 +319,7 @@ def check_claim(claim: str, truth: str) -> str:
 def count_fact(scene: Scene, shape: str, colour: str) -> Fact:
     """``red circles: 2``."""
     number = str(scene.count(shape, colour))
-    return Fact((f"{colour} {shape}s:", f" {number}"), number, DIGITS[1:6])
+    return Fact((f"{colour} {shape}s:", f" {number}"), number, DIGITS[1:6], "count")
 
 
 def colour_fact(scene: Scene, shape: str) -> Fact | None:
@@ -327,13 +329,13 @@ def colour_fact(scene: Scene, shape: str) -> Fact | None:
         return None
     colour = found[0].colour
     others = tuple(c for c in COLOURS if (shape, c) not in HELD_OUT)
-    return Fact((f"{shape} colour:", f" {colour}"), colour, others)
+    return Fact((f"{shape} colour:", f" {colour}"), colour, others, "colour")
 
 
 def existence_fact(scene: Scene, shape: str, colour: str) -> Fact:
     """``a red circle: yes``."""
     answer = "yes" if scene.find(shape, colour) else "no"
-    return Fact((f"a {colour} {shape}:", f" {answer}"), answer, ("yes", "no"))
+    return Fact((f"a {colour} {shape}:", f" {answer}"), answer, ("yes", "no"), "existence")
 
 
 def relation_fact(scene: Scene, one: Kind, two: Kind, *, vertical: bool) -> Fact | None:
@@ -353,7 +355,7 @@ def relation_fact(scene: Scene, one: Kind, two: Kind, *, vertical: bool) -> Fact
         f", {_name(two)} {line}",
         f" {names[b]}: {answer}",
     )
-    return Fact(pieces, answer, _PLACES[vertical])
+    return Fact(pieces, answer, _PLACES[vertical], "relation")
 
 
 def size_fact(scene: Scene, one: Kind, two: Kind) -> Fact | None:
@@ -368,7 +370,7 @@ def size_fact(scene: Scene, one: Kind, two: Kind) -> Fact | None:
         f", {_name(two)}",
         f" {second[0].size}: {answer}",
     )
-    return Fact(pieces, answer, (_name(one), _name(two)))
+    return Fact(pieces, answer, (_name(one), _name(two)), "size")
 
 
 def digit_fact(scene: Scene, colour: str) -> Fact | None:
@@ -378,7 +380,7 @@ def digit_fact(scene: Scene, colour: str) -> Fact | None:
         return None
     digit = found[0].shape
     others = tuple(d for d in DIGITS if (d, colour) not in HELD_OUT)
-    return Fact((f"{colour} digit:", f" {digit}"), digit, others)
+    return Fact((f"{colour} digit:", f" {digit}"), digit, others, "digit")
 
 
 def description_fact(scene: Scene) -> Fact:

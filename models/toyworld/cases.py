@@ -305,7 +305,7 @@ class _Maker:
         if label == 2:
             sides = sides[::-1]
         facts = [fact.text for a in aspects if (fact := a.look(scene)) is not None]
-        lines = [*facts, *(f"{n} {finding}" for n, (_, finding) in enumerate(sides, start=1))]
+        found = [f"response_{n} {finding}" for n, (_, finding) in enumerate(sides, start=1)]
         opening = _priority_line(matters) if self.stratum == "rubric" else ""
         return ToyCase(
             family=family,
@@ -315,7 +315,7 @@ class _Maker:
             responses=(sides[0][0], sides[1][0]),
             label=label,
             rubric=_good_rubric(matters, self.rng),
-            evaluation=opening + "\n".join(lines),
+            evaluation=opening + "\n".join([*facts, *found]),
             priorities=matters,
         )
 

@@ -13,6 +13,7 @@ from models.rubric import Rubric
 from models.toyworld import ToyCase, teacher_rubric
 from models.toyworld.aspects import check_claim
 from models.toyworld.looking import random_facts
+from models.toyworld.phrasing import STATEMENTS
 from models.toyworld.scene import Scene, draw
 from models.training.data.records import JudgedRecord
 
@@ -139,16 +140,16 @@ def look_example(scene: Scene, rng: random.Random, facts: int, *, checked: bool 
         scene: to be drawn.
         rng: chooses the facts.
         facts: how many are tried.
-        checked: follow each by a claim about it that is compared with it.
+        checked: follow each by a statement about it, what that claims, and whether it is true.
     """
     pieces: list[str] = []
     for fact in random_facts(scene, rng, facts):
         pieces += [*fact.pieces, "\n", ""]  # an even number each: given and seen stay in step
-        if checked and fact.alternatives:
+        if checked and fact.family is not None:
             wrong = [claim for claim in fact.alternatives if claim != fact.answer]
             claim = fact.answer if rng.random() < 0.5 else rng.choice(wrong)
-            finding = check_claim(claim, fact.answer)
-            pieces += [f"says {claim}, is", f"{finding.partition(', is')[2]}\n"]
+            statement = rng.choice(STATEMENTS[fact.family]).format(claim)
+            pieces += [statement, f" says {check_claim(claim, fact.answer)}\n"]
     picture = JudgeImage(draw(scene), identity="")
     return Example(LOOK_INSTRUCTION, (picture,), tuple(pieces), scene)
 

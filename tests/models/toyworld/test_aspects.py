@@ -74,23 +74,29 @@ def planned(family: str, number: int, held_out: bool = False) -> Iterator[tuple[
 
 
 def test_a_count_is_of_one_shape_in_one_colour():
-    assert count_fact(STREET, *BLACK_STAR) == Fact(("black stars:", " 2"), "2", DIGITS[1:6])
+    assert count_fact(STREET, *BLACK_STAR) == Fact(
+        ("black stars:", " 2"), "2", DIGITS[1:6], "count"
+    )
     assert count_fact(STREET, *RED_STAR).answer == "0"
     assert count_fact(EMPTY, *RED_STAR).text == "red stars: 0"
 
 
 def test_a_colour_is_told_where_there_is_exactly_one_of_the_shape():
     others = ("red", "green", "yellow", "purple", "black")
-    assert colour_fact(STREET, "circle") == Fact(("circle colour:", " red"), "red", others)
+    assert colour_fact(STREET, "circle") == Fact(
+        ("circle colour:", " red"), "red", others, "colour"
+    )
     assert colour_fact(STREET, "star") is None
     assert colour_fact(EMPTY, "circle") is None
 
 
 def test_existence_needs_shape_and_colour_in_one_thing():
     assert existence_fact(STREET, *RED_CIRCLE) == Fact(
-        ("a red circle:", " yes"), "yes", ("yes", "no")
+        ("a red circle:", " yes"), "yes", ("yes", "no"), "existence"
     )
-    assert existence_fact(STREET, *RED_STAR) == Fact(("a red star:", " no"), "no", ("yes", "no"))
+    assert existence_fact(STREET, *RED_STAR) == Fact(
+        ("a red star:", " no"), "no", ("yes", "no"), "existence"
+    )
     assert existence_fact(STREET, *BLACK_STAR).answer == "yes"
     assert existence_fact(EMPTY, *RED_STAR).answer == "no"
 
@@ -149,7 +155,7 @@ def test_a_size_is_compared_where_there_is_one_of_each_and_they_differ():
 
 
 def test_a_digit_is_read_where_there_is_one_of_its_colour():
-    assert digit_fact(STREET, "red") == Fact(("red digit:", " 7"), "7", tuple("12345789"))
+    assert digit_fact(STREET, "red") == Fact(("red digit:", " 7"), "7", tuple("12345789"), "digit")
     assert digit_fact(STREET, "black") is None
     assert digit_fact(STREET, "green") is None
 

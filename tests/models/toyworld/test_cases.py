@@ -233,7 +233,7 @@ def test_the_evaluation_says_of_each_claim_whether_it_is_true(
         for fact, question in zip(facts, asked, strict=True):
             assert fact.endswith(f": {oracle.truth(case.scene, question)}")
         for number, line, response in zip((1, 2), (one, two), case.responses, strict=True):
-            assert line.startswith(f"{number} says ")
+            assert line.startswith(f"response_{number} says ")
             if "not asked" in line:
                 continue
             right, kept = correctness(oracle, case, response)

@@ -203,12 +203,12 @@ def checked(oracle: Oracle, scenes: list[Scene]) -> Counter[tuple[str, bool]]:
     for scene in scenes:
         fact = ""
         for line in "".join(look_example(scene, rng, 12, checked=True).answer).splitlines():
-            if not line.startswith("says "):
+            match = re.fullmatch(r"(.+)\. says (.+), is (.+): (correct|wrong)", line)
+            if match is None:
                 fact = line
                 continue
-            match = re.fullmatch(r"says (.+), is (.+): (correct|wrong)", line)
-            assert match is not None
-            claim, truth, finding = match.groups()
+            statement, claim, truth, finding = match.groups()
+            assert claim in statement
             family, _ = read(Fact((fact,), truth))
             assert fact.endswith(f": {truth}")
             assert (claim == truth) == (finding == "correct")
