@@ -22,6 +22,7 @@ from models.calibration import Calibration, OrderCalibration
 from models.errors import ReleaseInvalid
 from models.judgement import GRAMMAR_REVISION
 from models.neutralise import NEUTRALISE_REVISION, Neutraliser
+from models.pictures import DEFAULT_MOST_PIXELS
 from models.prompts import (
     DEFAULT_DIR,
     JUDGE_LAYOUTS,
@@ -60,7 +61,7 @@ class ImageLimits(_Config):
 
     maximum: int = Field(default=8, ge=0, description="pictures in one comparison")
     most_pixels: int = Field(
-        default=1_003_520, ge=28 * 28, description="larger ones are shrunk to this area"
+        default=DEFAULT_MOST_PIXELS, ge=28 * 28, description="larger ones are shrunk to this area"
     )
 
 

@@ -151,7 +151,7 @@ def compose(
     evaluators: dict[str, Evaluator] = {}
     if release.proxy is not None and engines.proxy is not None:
         evaluators["proxy"] = ProxyEvaluator(release.proxy, engines.proxy)
-    verifying = Verifying(evaluators, calls, store, metrics)
+    verifying = Verifying(evaluators, calls, metrics)
     return Gateway(settings, release, engines.judge, admission, scoring, verifying, metrics)
 
 

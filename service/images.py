@@ -21,9 +21,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import structlog
-from PIL import Image, ImageOps
+from PIL import Image
 
 from models.comparison import JudgeImage
+from models.pictures import as_seen, shrink
 from service.child_process import end_with_spawner
 from service.errors import ImageRejected
 from service.settings import LimitSettings
@@ -111,19 +112,7 @@ def _decode(encoded: str, bounds: _Bounds) -> tuple[tuple[int, int], bytes, str]
         width, height = image.size
         scale = (largest / (width * height)) ** 0.5
         image.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
-    # EXIF orientation is part of what a person sees.
-    upright = ImageOps.exif_transpose(image)
-    rgb = _flattened(upright)
-    width, height = rgb.size
-    if width * height > largest:
-        scale = (largest / (width * height)) ** 0.5
-        # A very long picture would become thinner than what a judge takes: it is squeezed.
-        longest = largest // _SHORTEST_SIDE
-        smaller = (
-            min(longest, max(_SHORTEST_SIDE, int(width * scale))),
-            min(longest, max(_SHORTEST_SIDE, int(height * scale))),
-        )
-        rgb = rgb.resize(smaller, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    rgb = shrink(as_seen(image), largest, _SHORTEST_SIDE)
     digest = hashlib.sha256(content).hexdigest()
     return rgb.size, rgb.tobytes(), f"{digest}@{largest}"
 
@@ -156,14 +145,3 @@ def _opened(content: bytes, bounds: _Bounds) -> Image.Image:
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise _Refused("the image is animated; send one frame")
     return image
-
-
-def _flattened(image: Image.Image) -> Image.Image:
-    """RGB as a person sees it: transparency over white, 16-bit grey scaled to 8."""
-    if image.mode.startswith("I"):
-        return image.point(lambda value: value / 256).convert("L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")

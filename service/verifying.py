@@ -11,7 +11,6 @@ from service.calls import Call, Calls, Timing
 from service.errors import InvalidRequest, NotFound
 from service.evaluators import Evaluator, Opinion
 from service.metrics import Metrics
-from service.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,9 @@ class Verifying:
         evaluators: by the names that callers use.
     """
 
-    def __init__(
-        self, evaluators: Mapping[str, Evaluator], calls: Calls, store: Store, metrics: Metrics
-    ) -> None:
+    def __init__(self, evaluators: Mapping[str, Evaluator], calls: Calls, metrics: Metrics) -> None:
         self._evaluators = evaluators
         self._calls = calls
-        self._store = store
         self._metrics = metrics
 
     async def verify(
@@ -68,7 +64,6 @@ class Verifying:
             began = time.monotonic()
             opinion = await evaluator.evaluate(comparison, rubric, call.options.priority)
             timing.engine_s = time.monotonic() - began
-            await self._store.keep_rubric(rubric)
         self._count(opinion)
         return Verified(opinion, _reward(opinion, label), timing)
 

@@ -7,9 +7,6 @@ picture. Prints one JSON object as its last line.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import random
 import sys
 from collections import Counter
@@ -17,12 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import httpx
 from PIL import Image
-from proxy_grm_client import AsyncClient, Judgement, ProxyGrmError
-from rich.console import Console
-from rich.progress import Progress
+from proxy_grm_client import AsyncClient, Judgement
 
+from models.benchmarks.asking import ask_all, benchmark_parser, print_figures
 from models.benchmarks.statistics import (
     accuracy_at_coverage,
     auroc,
@@ -85,28 +80,21 @@ async def judge_all(
     Raises:
         ProxyGrmError: the service gave no judgement for one of them.
     """
-    places = asyncio.Semaphore(concurrency)
     blank = Image.new("RGB", (SIDE, SIDE), (224, 224, 224))
-    console = Console(stderr=True)
+    async with AsyncClient(url, timeout_s=600) as client:
 
-    async def judge(client: AsyncClient, case: ToyCase) -> Judged:
-        picture = blank if run.blank else case.picture()
-        async with places:
+        async def judge(case: ToyCase) -> Judged:
             judgement = await client.score(
                 case.question,
                 case.responses,
-                [picture],
+                [blank if run.blank else case.picture()],
                 order=run.order,
                 depth=run.depth,
                 cache="bypass",
             )
-        progress.advance(task)
-        return Judged(case, judgement)
+            return Judged(case, judgement)
 
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(run.title, total=len(cases))
-        async with AsyncClient(url, timeout_s=600) as client:
-            return await asyncio.gather(*(judge(client, case) for case in cases))
+        return await ask_all(run.title, cases, judge, concurrency)
 
 
 async def evaluate(url: str, number: int, seed: int, concurrency: int) -> dict[str, Any]:
@@ -199,35 +187,18 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def at_least_one(text: str) -> int:
-    """An argument that counts something."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
 def main(argv: list[str] | None = None) -> int:
     """``python -m models.benchmarks.toyworld``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.benchmarks.toyworld",
-        description="Judge fresh drawn scenes through a running service and sum up.",
-        epilog="example: python -m models.benchmarks.toyworld --cases 2000 --seed 7",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    prog = "python -m models.benchmarks.toyworld"
+    options = benchmark_parser(
+        prog,
+        "Judge fresh drawn scenes through a running service and sum up.",
+        f"{prog} --cases 2000 --seed 7",
+    ).parse_args(argv)
+    return print_figures(
+        options.url,
+        lambda: evaluate(options.url, options.cases, options.seed, options.concurrency),
     )
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--cases", type=at_least_one, default=500, help="in each run")
-    parser.add_argument("--seed", type=int, default=1, help="training uses others")
-    parser.add_argument("--concurrency", type=at_least_one, default=64)
-    options = parser.parse_args(argv)
-    try:
-        httpx.get(f"{options.url}/livez", timeout=5)  # before minutes of retries
-        found = asyncio.run(evaluate(options.url, options.cases, options.seed, options.concurrency))
-    except (ProxyGrmError, httpx.HTTPError, httpx.InvalidURL) as error:
-        print(f"{error}\nIs a service running at {options.url}?", file=sys.stderr)
-        return 1
-    print(json.dumps(found))
-    return 0
 
 
 if __name__ == "__main__":

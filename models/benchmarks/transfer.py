@@ -7,27 +7,19 @@ first adds over the second is the *transfer*. Prints one JSON object as its last
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import math
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
-from proxy_grm_client import AsyncClient, ProxyGrmError
-from rich.console import Console
-from rich.progress import Progress
+from proxy_grm_client import AsyncClient
 
+from models.benchmarks.asking import ask_all, benchmark_parser, print_figures
 from models.benchmarks.statistics import wilson_interval
-from models.benchmarks.toyworld import at_least_one, fresh_cases
+from models.benchmarks.toyworld import fresh_cases
 from models.comparison import Position
 from models.toyworld import STRATA, ToyCase
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +69,10 @@ async def try_rubrics(
             )
             return found.preferred
 
-        rubrics = await _all("rubrics", cases, write, concurrency)
-        own = await _all("own", list(zip(cases, rubrics, strict=True)), ask, concurrency)
+        rubrics = await ask_all("rubrics", cases, write, concurrency)
+        own = await ask_all("own", list(zip(cases, rubrics, strict=True)), ask, concurrency)
         moved = shuffled(cases, rubrics)
-        others = await _all("another's", list(zip(cases, moved, strict=True)), ask, concurrency)
+        others = await ask_all("another's", list(zip(cases, moved, strict=True)), ask, concurrency)
     return [Tried(c, a, b) for c, a, b in zip(cases, own, others, strict=True)]
 
 
@@ -92,23 +84,6 @@ def shuffled(cases: Sequence[ToyCase], rubrics: Sequence[str | None]) -> list[st
         for place, following in zip(places, places[1:] + places[:1], strict=True):
             moved[place] = rubrics[following]
     return moved
-
-
-async def _all(
-    title: str, questions: Sequence[T], ask: Callable[[T], Awaitable[R]], concurrency: int
-) -> list[R]:
-    places = asyncio.Semaphore(concurrency)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=len(questions))
-
-        async def one(question: T) -> R:
-            async with places:
-                answer = await ask(question)
-            progress.advance(task)
-            return answer
-
-        return await asyncio.gather(*(one(q) for q in questions))
 
 
 def summary(tried: Sequence[Tried]) -> dict[str, Any]:
@@ -139,24 +114,20 @@ def _transfer(tried: Sequence[Tried]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """``python -m models.benchmarks.transfer``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.benchmarks.transfer",
-        description="How well rubrics lead somebody else to the right verdict.",
-        epilog="example: python -m models.benchmarks.transfer --cases 2000 --oracle",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    prog = "python -m models.benchmarks.transfer"
+    parser = benchmark_parser(
+        prog,
+        "How well rubrics lead somebody else to the right verdict.",
+        f"{prog} --cases 2000 --oracle",
     )
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--cases", type=at_least_one, default=500)
-    parser.add_argument("--seed", type=int, default=1, help="training uses others")
     parser.add_argument("--oracle", action="store_true", help="the toy world's own rubrics")
     parser.add_argument("--temperature", type=float, default=0.0, help="of the judge")
-    parser.add_argument("--concurrency", type=at_least_one, default=64)
     options = parser.parse_args(argv)
     cases = fresh_cases(options.cases, options.seed)
-    try:
-        httpx.get(f"{options.url}/livez", timeout=5)  # before minutes of retries
-        tried = asyncio.run(
-            try_rubrics(
+
+    async def measure() -> dict[str, Any]:
+        return summary(
+            await try_rubrics(
                 cases,
                 options.url,
                 oracle=options.oracle,
@@ -164,11 +135,8 @@ def main(argv: list[str] | None = None) -> int:
                 concurrency=options.concurrency,
             )
         )
-    except (ProxyGrmError, httpx.HTTPError, httpx.InvalidURL) as error:
-        print(f"{error}\nIs a service with a proxy running at {options.url}?", file=sys.stderr)
-        return 1
-    print(json.dumps(summary(tried)))
-    return 0
+
+    return print_figures(options.url, measure)
 
 
 if __name__ == "__main__":

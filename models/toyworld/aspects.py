@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from models.toyworld.phrasing import TOPICS
 from models.toyworld.scene import (
     CELLS,
     COLOURS,
@@ -311,9 +312,9 @@ _PLANS: dict[str, Callable[[Planner], Aspect]] = {
 ASPECTS = tuple(_PLANS)
 
 
-def check_claim(claim: str, truth: str) -> str:
-    """``3, is 2: wrong``: the truth beside the claim, so that the two need only be compared."""
-    return f"{claim}, is {truth}: {'correct' if claim == truth else 'wrong'}"
+def finding(family: str, claim: str, truth: str) -> str:
+    """``number 3, is 2: wrong``: the truth beside the claim: the two need only be compared."""
+    return f"{TOPICS[family]} {claim}, is {truth}: {'correct' if claim == truth else 'wrong'}"
 
 
 def count_fact(scene: Scene, shape: str, colour: str) -> Fact:

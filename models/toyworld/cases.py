@@ -17,10 +17,10 @@ from PIL import Image
 from models.comparison import Comparison, JudgeImage, LabeledComparison, Position, other
 from models.judgement import write_judgement
 from models.rubric import Rubric
-from models.toyworld.aspects import ASPECTS, Aspect, Planner, check_claim
+from models.toyworld.aspects import ASPECTS, Aspect, Planner, finding
 from models.toyworld.phrasing import (
-    CRITERIA,
     INSTRUCTIONS,
+    NAMES,
     NEEDLESS,
     PRIORITIES,
     QUESTIONS,
@@ -62,13 +62,36 @@ class CaseOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Matter:
+    """One thing that a rubric weighs.
+
+    Attributes:
+        topic: what an asker calls it.
+        standard: what a right response says or does, as a rubric states it.
+        seen: whether the image settles that.
+    """
+
+    topic: str
+    standard: str
+    seen: bool = True
+
+    def criterion(self, *, stated: bool) -> str:
+        """What a rubric says of it; unstated, whoever reads the rubric has to look."""
+        return self.standard if stated or not self.seen else "as in the image"
+
+
+_RELEVANCE = Matter("relevance", "what was asked", seen=False)
+_BREVITY = Matter("brevity", "nothing needless", seen=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ToyCase:
     """A labeled comparison about a scene, with what a perfect judge would write.
 
     Attributes:
         priorities: the two matters that the rubric weighs, the heavier one first. In the
             rubric stratum it decides.
-        evaluation: what the image shows, then a line for each response.
+        findings: of each response, about the matters in that order.
     """
 
     family: str
@@ -78,8 +101,17 @@ class ToyCase:
     responses: tuple[str, str]
     label: Position
     rubric: Rubric
-    evaluation: str
-    priorities: tuple[_Matter, ...]
+    priorities: tuple[Matter, ...]
+    findings: tuple[tuple[str, ...], tuple[str, ...]]
+
+    @property
+    def evaluation(self) -> str:
+        """What comes first, what the image shows that the rubric does not say, the findings."""
+        seen = [
+            m.standard for m in self.priorities if m.seen and m.standard not in self.rubric.text
+        ]
+        found = [f"{n} {', '.join(f)}" for n, f in zip(NAMES, self.findings, strict=True)]
+        return "\n".join([f"first: {self.priorities[0].topic}", *seen, *found])
 
     def labeled(self) -> LabeledComparison:
         """The case as a judge receives it, drawing included."""
@@ -100,7 +132,18 @@ class ToyCase:
         """The same case with another rubric written; its verdict stays."""
         return replace(self, rubric=rubric)
 
-    def with_priority_reversed(self, rng: random.Random) -> ToyCase:
+    def with_rubric_varied(self, rng: random.Random, *, stated: bool = True) -> ToyCase:
+        """The same case under a rubric of other weights, its criteria in any order.
+
+        Args:
+            rng: draws weights and order.
+            stated: say what the image shows; otherwise whoever reads the rubric has to look.
+        """
+        weight, heavier_first = rng.choice((60, 70, 80)), rng.random() < 0.5
+        rubric = _rubric(self.priorities, weight, heavier_first=heavier_first, stated=stated)
+        return self.with_rubric(rubric)
+
+    def with_priority_reversed(self) -> ToyCase:
         """The same pair under a rubric that puts the other matter first, against the question.
 
         Raises:
@@ -113,23 +156,9 @@ class ToyCase:
             self,
             label=other(self.label),
             priorities=priorities,
-            rubric=_good_rubric(priorities, rng),
-            evaluation=_priority_line(priorities) + self.evaluation.split("\n", 1)[1],
+            findings=(self.findings[0][::-1], self.findings[1][::-1]),
+            rubric=_rubric(priorities),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Matter:
-    """One thing a rubric may weigh."""
-
-    topic: str
-    criterion: str
-    met_when: str = "as in the image."
-
-
-_FORM = _Matter("form", "Form", "as it was asked for.")
-_RELEVANCE = _Matter("relevance", "Relevance", "what was asked.")
-_BREVITY = _Matter("brevity", "Brevity", "nothing needless.")
 
 
 def make_case(rng: random.Random, options: CaseOptions | None = None) -> ToyCase:
@@ -165,7 +194,7 @@ def teacher_rubric(
         text = "1. Quality (50%): a good response.\n2. Style (50%): reads well."
         return Rubric(text, "Good responses are good.")
     if chance < vague + misweighted and case.stratum == "rubric":
-        return _good_rubric(case.priorities[::-1], rng)
+        return _rubric(case.priorities[::-1])
     return case.rubric
 
 
@@ -203,120 +232,103 @@ class _Maker:
         """Image stratum: one question, one right claim."""
         aspect = self.planner.plan(family)
         say = self._say(aspect)
-        sides = [(say(claim), f"says {_finding(claim, aspect)}") for claim in aspect.claims]
-        return self._case(family, [aspect], self._ask(aspect), sides, (_matter(aspect), _RELEVANCE))
+        sides = [_Side(say(claim), (_finding(claim, aspect),)) for claim in aspect.claims]
+        return self._case(family, self._ask(aspect), sides, (aspect, _RELEVANCE))
 
     def _instructed(self) -> ToyCase | None:
         """Image stratum: an instruction that both responses keep, or both ignore."""
         aspect, wish = self._short_aspect()
         kept = self.rng.random() < 0.5
-        said = [self._in_form(claim, wish, kept, aspect) for claim in aspect.claims]
-        form = _form(kept)
-        sides = [
-            (text, f"says {_finding(claim, aspect)}, {form}")
-            for text, claim in zip(said, aspect.claims, strict=True)
-        ]
+        sides = [self._formed(claim, wish, kept, aspect) for claim in aspect.claims]
         question = f"{self._ask(aspect)} {self._instruct(wish)}"
-        return self._case("instruction", [aspect], question, sides, (_matter(aspect), _FORM))
+        return self._case("instruction", question, sides, (aspect, _form(wish)))
 
     def _two_matters(self) -> ToyCase | None:
         """Rubric stratum: two questions, each response right about one."""
         first = self.planner.plan(self._family(_COMPOSED))
         second = self.planner.plan(self.rng.choice([f for f in _COMPOSED if f != first.family]))
         asked = [first, second] if self.rng.random() < 0.5 else [second, first]
-        say = [self._say(aspect) for aspect in asked]
-        sides: list[tuple[str, str]] = []
+        say = {aspect.family: self._say(aspect) for aspect in asked}
+        sides: list[_Side] = []
         for right in (first, second):
-            claims = [a.claims[0 if a is right else 1] for a in asked]
-            text = " ".join(speak(claim) for speak, claim in zip(say, claims, strict=True))
-            found = [_finding(c, a) for c, a in zip(claims, asked, strict=True)]
-            sides.append((text, f"says {', '.join(found)}"))
-        matters = (_matter(first), _matter(second))
-        question = f"{self._ask(asked[0])} {self._ask(asked[1])} {self._prefer(matters)}"
-        return self._case(first.family, asked, question, sides, matters)
+            claims = {a.family: a.claims[0 if a is right else 1] for a in asked}
+            text = " ".join(say[a.family](claims[a.family]) for a in asked)
+            found = tuple(_finding(claims[a.family], a) for a in (first, second))
+            sides.append(_Side(text, found))
+        topics = (TOPICS[first.family], TOPICS[second.family])
+        question = f"{self._ask(asked[0])} {self._ask(asked[1])} {self._prefer(topics)}"
+        return self._case(first.family, question, sides, (first, second))
 
     def _form_or_fact(self) -> ToyCase | None:
         """Rubric stratum: correct in the wrong form, against wrong in the right form."""
         aspect, wish = self._short_aspect()
         right, wrong = aspect.claims
-        fact = (
-            self._in_form(right, wish, False, aspect),
-            f"says {_finding(right, aspect)}, {_form(False)}",
-        )
-        form = (
-            self._in_form(wrong, wish, True, aspect),
-            f"says {_finding(wrong, aspect)}, {_form(True)}",
-        )
-        matters, sides = (_matter(aspect), _FORM), [fact, form]
+        sides = [
+            self._formed(right, wish, False, aspect),
+            self._formed(wrong, wish, True, aspect),
+        ]
+        weighed = (aspect, _form(wish))
         if self.rng.random() < 0.5:
-            matters, sides = matters[::-1], sides[::-1]
-        question = f"{self._ask(aspect)} {self._instruct(wish)} {self._prefer(matters)}"
-        return self._case("instruction", [aspect], question, sides, matters)
+            weighed = weighed[::-1]
+            sides = [_Side(side.text, side.findings[::-1]) for side in sides[::-1]]
+        topics = (_topic(weighed[0]), _topic(weighed[1]))
+        question = f"{self._ask(aspect)} {self._instruct(wish)} {self._prefer(topics)}"
+        return self._case("instruction", question, sides, weighed)
 
     def _ignored_instruction(self) -> ToyCase | None:
         aspect, wish = self._short_aspect()
-        sides = [
-            (
-                self._in_form(aspect.truth, wish, kept, aspect),
-                f"says {_finding(aspect.truth, aspect)}, {_form(kept)}",
-            )
-            for kept in (True, False)
-        ]
+        sides = [self._formed(aspect.truth, wish, kept, aspect) for kept in (True, False)]
         question = f"{self._ask(aspect)} {self._instruct(wish)}"
-        return self._case("instruction", [aspect], question, sides, (_matter(aspect), _FORM))
+        return self._case("instruction", question, sides, (aspect, _form(wish)))
 
     def _padded(self) -> ToyCase | None:
         aspect = self.planner.plan(self._family(ASPECTS))
         text = self._say(aspect)(aspect.truth)
-        finding = f"says {_finding(aspect.truth, aspect)}"
+        found = _finding(aspect.truth, aspect)
         sides = [
-            (text, f"{finding}, short"),
-            (f"{text} {self.rng.choice(NEEDLESS)}", f"{finding}, long"),
+            _Side(text, (found, "short")),
+            _Side(f"{text} {self.rng.choice(NEEDLESS)}", (found, "long")),
         ]
-        matters = (_matter(aspect), _BREVITY)
-        return self._case(aspect.family, [aspect], self._ask(aspect), sides, matters)
+        return self._case(aspect.family, self._ask(aspect), sides, (aspect, _BREVITY))
 
     def _off_topic(self) -> ToyCase | None:
         aspect = self.planner.plan(self._family(_COMPOSED))
         away = self.planner.plan(self.rng.choice([f for f in _COMPOSED if f != aspect.family]))
         sides = [
-            (self._say(aspect)(aspect.truth), f"says {_finding(aspect.truth, aspect)}"),
-            (self._say(away)(away.truth), f"says {away.truth}: not asked"),
+            _Side(self._say(aspect)(aspect.truth), (_finding(aspect.truth, aspect),)),
+            _Side(self._say(away)(away.truth), (f"{TOPICS[away.family]} {away.truth}: not asked",)),
         ]
-        matters = (_matter(aspect), _RELEVANCE)
         return self._case(
-            aspect.family, [aspect], self._ask(aspect), sides, matters, shown=[aspect, away]
+            aspect.family, self._ask(aspect), sides, (aspect, _RELEVANCE), also_shown=(away,)
         )
 
     def _case(
         self,
         family: str,
-        aspects: list[Aspect],
         question: str,
-        sides: list[tuple[str, str]],
-        matters: tuple[_Matter, ...],
-        shown: list[Aspect] | None = None,
+        sides: list[_Side],
+        weighed: tuple[Aspect | Matter, ...],
+        also_shown: tuple[Aspect, ...] = (),
     ) -> ToyCase | None:
         """Puts the better side, which comes first in `sides`, at a random place."""
-        scene = self.planner.scene(shown or aspects)
+        aspects = [a for a in weighed if isinstance(a, Aspect)]
+        scene = self.planner.scene([*aspects, *also_shown])
         if scene is None:
             return None
         label: Position = 1 if self.rng.random() < 0.5 else 2
         if label == 2:
             sides = sides[::-1]
-        facts = [fact.text for a in aspects if (fact := a.look(scene)) is not None]
-        found = [f"response_{n} {finding}" for n, (_, finding) in enumerate(sides, start=1)]
-        opening = _priority_line(matters) if self.stratum == "rubric" else ""
+        matters = tuple(w if isinstance(w, Matter) else _matter(w, scene) for w in weighed)
         return ToyCase(
             family=family,
             stratum=self.stratum,
             scene=scene,
             question=question,
-            responses=(sides[0][0], sides[1][0]),
+            responses=(sides[0].text, sides[1].text),
             label=label,
-            rubric=_good_rubric(matters, self.rng),
-            evaluation=opening + "\n".join([*facts, *found]),
+            rubric=_rubric(matters),
             priorities=matters,
+            findings=(sides[0].findings, sides[1].findings),
         )
 
     def _short_aspect(self) -> tuple[Aspect, str]:
@@ -329,41 +341,56 @@ class _Maker:
     def _instruct(self, wish: str) -> str:
         return INSTRUCTIONS[wish].pick(self.rng, held_out=self.new_words)
 
-    def _prefer(self, matters: tuple[_Matter, ...]) -> str:
+    def _prefer(self, topics: tuple[str, str]) -> str:
         template = PRIORITIES.pick(self.rng, held_out=self.new_words)
-        return template.format(first=matters[0].topic, second=matters[1].topic)
+        return template.format(first=topics[0], second=topics[1])
 
     def _say(self, aspect: Aspect) -> Callable[[str], str]:
         return self.rng.choice(STATEMENTS[aspect.family]).format
 
-    def _in_form(self, claim: str, wish: str, kept: bool, aspect: Aspect) -> str:
-        return claim if (wish == "one word") is kept else self._say(aspect)(claim)
+    def _formed(self, claim: str, wish: str, kept: bool, aspect: Aspect) -> _Side:
+        """A claim in the form that was wished for, or in the other one."""
+        text = claim if (wish == "one word") is kept else self._say(aspect)(claim)
+        return _Side(text, (_finding(claim, aspect), "form kept" if kept else "form broken"))
 
 
-def _matter(aspect: Aspect) -> _Matter:
-    return _Matter(TOPICS[aspect.family], CRITERIA[aspect.family].format(**aspect.names))
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A response and what a judge finds about it, one finding a matter."""
+
+    text: str
+    findings: tuple[str, ...]
+
+
+def _matter(aspect: Aspect, scene: Scene) -> Matter:
+    fact = aspect.look(scene)
+    assert fact is not None  # the scene was drawn to show it
+    return Matter(TOPICS[aspect.family], fact.text)
+
+
+def _form(wish: str) -> Matter:
+    return Matter(TOPICS["instruction"], wish, seen=False)
+
+
+def _topic(weighed: Aspect | Matter) -> str:
+    return weighed.topic if isinstance(weighed, Matter) else TOPICS[weighed.family]
 
 
 def _finding(claim: str, aspect: Aspect) -> str:
-    return check_claim(claim, aspect.truth)
+    return finding(aspect.family, claim, aspect.truth)
 
 
-def _form(kept: bool) -> str:
-    return "form kept" if kept else "form broken"
-
-
-def _priority_line(matters: tuple[_Matter, ...]) -> str:
-    return f"first: {matters[0].topic}\n"
-
-
-def _good_rubric(matters: tuple[_Matter, ...], rng: random.Random) -> Rubric:
-    """The first matter weighs most; one time in four it stands second all the same."""
-    weight = rng.choice((60, 70, 80))
+def _rubric(
+    matters: tuple[Matter, ...],
+    weight: int = 70,
+    *,
+    heavier_first: bool = True,
+    stated: bool = True,
+) -> Rubric:
+    """The first matter weighs most, wherever it stands."""
     weighed = list(zip(matters, (weight, 100 - weight), strict=True))
-    if rng.random() < 0.25:
-        weighed.reverse()
     text = "\n".join(
-        f"{n}. {m.criterion} ({share}%): {m.met_when}"
-        for n, (m, share) in enumerate(weighed, start=1)
+        f"{n}. {m.topic.capitalize()} ({share}%): {m.criterion(stated=stated)}."
+        for n, (m, share) in enumerate(weighed if heavier_first else weighed[::-1], start=1)
     )
     return Rubric(text, f"The {matters[0].topic} is put first.")

@@ -1,4 +1,4 @@
-"""How things are said in the toy world: questions, responses, priorities, criteria.
+"""How things are said in the toy world: questions, responses, priorities.
 
 Each entry has phrasings that training shows and phrasings kept from it, so that a judge can be
 asked in words it has met in another order only.
@@ -71,6 +71,13 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
 }
 """A response in a sentence; the hole takes the claim. The claim alone is a response in one word."""
 
+NAMES = ("former", "latter")
+"""What the toy world's prompts and evaluations call the two responses.
+
+Each is one token that means nothing else; a digit also counts things and weighs criteria, and the
+embedded judge took one response for the other far longer.
+"""
+
 TOPICS = {
     "count": "number",
     "colour": "colour",
@@ -82,16 +89,6 @@ TOPICS = {
     "instruction": "form",
 }
 """What an asker calls the thing that a family asks about."""
-
-CRITERIA = {
-    "count": "Number of {kind}s",
-    "colour": "Colour of the {shape}",
-    "existence": "Presence of a {kind}",
-    "relation": "Position of the {one} and the {two}",
-    "size": "Size of the {one} and the {two}",
-    "digit": "The {colour} digit",
-    "description": "All objects named",
-}
 
 PRIORITIES = Phrasings(
     (

@@ -68,6 +68,7 @@ class StopWhenDiverged(TrainerCallback):
         # A policy gradient's loss is around zero: only a real distance counts as running away.
         limit = max(self._lowest * self.watch.diverged_above, self._lowest + 0.5)
         self._bad = self._bad + 1 if loss > limit else 0
+        control.should_save = control.should_save and not self._bad
         self._lowest = min(self._lowest, loss)
         if self._bad >= self.watch.patience_steps:
             self._stop(
@@ -75,6 +76,12 @@ class StopWhenDiverged(TrainerCallback):
                 f"the loss is {loss:.3g} at step {state.global_step}, was {self._lowest:.3g}: "
                 "lower the learning rate, or raise watch.diverged_above",
             )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Keeps a run that is running away from replacing its last good checkpoint."""
+        control.should_save = control.should_save and not self._bad
 
     def _stop(self, control: TrainerControl, reason: str) -> None:
         self.reason = reason
@@ -152,6 +159,7 @@ class ShowProgress(TrainerCallback):
 _SHOWN = {
     "loss",
     "token_accuracy",
+    "label_accuracy",
     "probe_loss",
     "reward",
     "kl",

@@ -25,6 +25,7 @@ _SHARES = {
     "verdict_depth_accuracy": "accuracy at depth `verdict`",
     "blank_image_accuracy_image_decided": "image-decided with a blank picture (chance is 50%)",
     "readable": "readable",
+    "readable_without_structured_output": "readable without structured output",
     "order_consistent": "the two orders agree",
 }
 _FIGURES = {
@@ -79,8 +80,8 @@ def _stages(recipe: ExportRecipe, folder: Path) -> Iterator[str]:
 
 
 def _measured(recipe: ExportRecipe, metrics: dict[str, Any]) -> Iterator[str]:
-    yield f"On {metrics['n']} fresh drawn cases (seed {recipe.seed}), structured output, each an"
-    yield "abstention counting as not right; intervals are 95% (Wilson).\n"
+    yield f"On {metrics['n']} fresh drawn cases (seed {recipe.seed}), each abstention"
+    yield "counting as not right; intervals are 95% (Wilson).\n"
     yield "| | |"
     yield "|---|---|"
     for name, title in _SHARES.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 
 from models.comparison import JudgeImage
 from models.training.examples import Example
+
+_log = logging.getLogger(__name__)
 
 IGNORED = -100
 """A label that carries no loss."""
@@ -40,12 +43,18 @@ class ExampleCollator:
         processor: a Qwen2.5-VL processor; its chat template is the one that serving uses.
         label_words: words that carry a label.
         label_weight: how many ordinary tokens one of them counts for.
+        max_length: a longer example is left out of its batch, never cut: its verdict stands at
+            its end. Of a batch of nothing but longer ones the shortest stays.
     """
 
     def __init__(
-        self, processor: Any, label_words: Collection[str] = (), label_weight: float = 1.0
+        self,
+        processor: Any,
+        label_words: Collection[str] = (),
+        label_weight: float = 1.0,
+        max_length: int | None = None,
     ) -> None:
-        self.processor = processor
+        self.processor, self.max_length = processor, max_length
         tokenizer = processor.tokenizer
         self._end: list[int] = tokenizer.encode("<|im_end|>")
         self._pad: int = tokenizer.pad_token_id
@@ -57,11 +66,10 @@ class ExampleCollator:
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """One batch; see the class."""
-        inputs = self._prompts(examples)
-        rows = [
-            self._row(prompt, example.answer)
-            for prompt, example in zip(inputs.pop("input_ids"), examples, strict=True)
-        ]
+        inputs, rows = self._inputs_and_rows(examples)
+        short = self._short_enough([len(ids) for ids, _, _ in rows])
+        if len(short) < len(examples):
+            inputs, rows = self._inputs_and_rows([examples[place] for place in short])
         inputs.pop("attention_mask", None)
         types = inputs.pop("mm_token_type_ids", None)
         ids_BT, labels_BT, weights_BT = (
@@ -81,6 +89,30 @@ class ExampleCollator:
         if types is not None:
             inputs["mm_token_type_ids"] = _padded_like(types, ids_BT)
         return inputs
+
+    def _inputs_and_rows(
+        self, examples: Sequence[Example]
+    ) -> tuple[dict[str, Any], list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
+        inputs = self._prompts(examples)
+        prompts = inputs.pop("input_ids")
+        return inputs, [
+            self._row(prompt, example.answer)
+            for prompt, example in zip(prompts, examples, strict=True)
+        ]
+
+    def _short_enough(self, lengths: Sequence[int]) -> list[int]:
+        """The places of the examples that stay."""
+        if self.max_length is None:
+            return list(range(len(lengths)))
+        short = [place for place, length in enumerate(lengths) if length <= self.max_length]
+        short = short or [lengths.index(min(lengths))]
+        for place in set(range(len(lengths))) - set(short):
+            _log.warning(
+                "left out an example of %d tokens: max_length is %d",
+                lengths[place],
+                self.max_length,
+            )
+        return short
 
     def _prompts(self, examples: Sequence[Example]) -> dict[str, Any]:
         texts = self.processor.apply_chat_template(

@@ -8,7 +8,7 @@ from typing import Any
 
 _PANELS: dict[str, tuple[str, ...]] = {
     "loss": ("loss", "probe_loss"),
-    "accuracy of answer tokens": ("token_accuracy", "mean_token_accuracy"),
+    "accuracy of answer tokens": ("token_accuracy", "label_accuracy", "mean_token_accuracy"),
     "rewards": (
         "reward",
         "rewards/accuracy/mean",

@@ -23,5 +23,9 @@ class WorseThanBefore(TrainingError):
     """A release is worse than the one it was to replace, which stays."""
 
 
+class ProxySilent(TrainingError):
+    """The proxy of a run has stopped answering; the run goes on from its last checkpoint."""
+
+
 class CheckpointUnusable(TrainingError):
     """A checkpoint does not hold the weights that the run needs."""

@@ -11,7 +11,7 @@ from models.neutralise import Neutraliser
 from models.prompts import FilledPrompt, Layout, Prompts
 from models.rubric import Rubric
 from models.toyworld import ToyCase, teacher_rubric
-from models.toyworld.aspects import check_claim
+from models.toyworld.aspects import finding
 from models.toyworld.looking import random_facts
 from models.toyworld.phrasing import STATEMENTS
 from models.toyworld.scene import Scene, draw
@@ -52,12 +52,14 @@ class Mixture:
         empty_evaluation: share asked for the verdict at once (verdict depth).
         rubric_given: share of a judge's examples with the rubric in the prompt.
         vague, misweighted: share of teacher rubrics with that fault.
+        unstated: share of given rubrics that leave what the image shows to their reader.
     """
 
     empty_evaluation: float = 0.3
     rubric_given: float = 0.35
     vague: float = 0.15
     misweighted: float = 0.15
+    unstated: float = 0.3
 
 
 def judge_example(
@@ -74,9 +76,11 @@ def judge_example(
     """
     given = rng.random() < mixture.rubric_given
     evaluated = rng.random() >= mixture.empty_evaluation
-    if given and case.stratum == "rubric" and rng.random() < 0.5:
-        case = case.with_priority_reversed(rng)
-    if not given:
+    if given:
+        if case.stratum == "rubric" and rng.random() < 0.5:
+            case = case.with_priority_reversed()
+        case = case.with_rubric_varied(rng, stated=rng.random() >= mixture.unstated)
+    else:
         case = case.with_rubric(
             teacher_rubric(case, rng, vague=mixture.vague, misweighted=mixture.misweighted)
         )
@@ -102,7 +106,8 @@ def proxy_example(
     """
     evaluated = rng.random() >= mixture.empty_evaluation
     if case.stratum == "rubric" and rng.random() < 0.5:
-        case = case.with_priority_reversed(rng)
+        case = case.with_priority_reversed()
+    case = case.with_rubric_varied(rng, stated=rng.random() >= mixture.unstated)
     prompt = prompts["proxy"].fill(case.labeled().comparison, neutralise, case.rubric)
     return _supervised(prompt, None, case.evaluation if evaluated else "", case.label)
 
@@ -140,7 +145,7 @@ def look_example(scene: Scene, rng: random.Random, facts: int, *, checked: bool 
         scene: to be drawn.
         rng: chooses the facts.
         facts: how many are tried.
-        checked: follow each by a statement about it, what that claims, and whether it is true.
+        checked: follow each by a response's statement and what a judge finds about it.
     """
     pieces: list[str] = []
     for fact in random_facts(scene, rng, facts):
@@ -149,7 +154,7 @@ def look_example(scene: Scene, rng: random.Random, facts: int, *, checked: bool 
             wrong = [claim for claim in fact.alternatives if claim != fact.answer]
             claim = fact.answer if rng.random() < 0.5 else rng.choice(wrong)
             statement = rng.choice(STATEMENTS[fact.family]).format(claim)
-            pieces += [statement, f" says {check_claim(claim, fact.answer)}\n"]
+            pieces += [statement, f" {finding(fact.family, claim, fact.answer)}\n"]
     picture = JudgeImage(draw(scene), identity="")
     return Example(LOOK_INSTRUCTION, (picture,), tuple(pieces), scene)
 

@@ -120,20 +120,37 @@ def _evaluated(recipe: ExportRecipe, folder: Path, work: Path) -> dict[str, Any]
             return known
     with served(folder, work) as url:
         metrics = asyncio.run(evaluate(url, recipe.evaluation_cases, recipe.seed, _CONCURRENCY))
+    metrics["readable_without_structured_output"] = _readable_unstructured(recipe, folder, work)
     _write_json(path, metrics)
     return metrics
+
+
+def _readable_unstructured(recipe: ExportRecipe, folder: Path, work: Path) -> float:
+    """The share of judgements that are readable when the engine does not enforce the grammar."""
+    free = recipe.run / "unstructured"
+    shutil.rmtree(free, ignore_errors=True)
+    shutil.copytree(folder, free)
+    config = free / "release.toml"
+    config.write_text(f"structured_output = false\n{config.read_text('utf-8')}", encoding="utf-8")
+    cases = fresh_cases(recipe.evaluation_cases, recipe.seed)
+    with served(free, work) as url:
+        judged = asyncio.run(judge_all(cases, url, Run("without the grammar"), _CONCURRENCY))
+    shutil.rmtree(free)
+    return round(sum(j.preferred is not None for j in judged) / len(judged), 4)
 
 
 def _publish(recipe: ExportRecipe, folder: Path, metrics: dict[str, Any] | None) -> Path:
     """Puts the release in place of an older one, unless the older one is better."""
     assert recipe.publish is not None
+    before = recipe.publish.with_name(f".{recipe.publish.name}.before")
+    if before.exists() and not recipe.publish.exists():
+        before.rename(recipe.publish)  # a kill came between the two renames below
     if metrics is not None:
         _write_json(folder / "metrics.json", metrics)
-        _refuse_worse(recipe.publish, metrics)
+    _refuse_worse(recipe.publish, metrics)
     partial = recipe.publish.with_name(f".{recipe.publish.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(folder, partial)
-    before = recipe.publish.with_name(f".{recipe.publish.name}.before")
     shutil.rmtree(before, ignore_errors=True)
     if recipe.publish.exists():
         recipe.publish.rename(before)
@@ -142,10 +159,15 @@ def _publish(recipe: ExportRecipe, folder: Path, metrics: dict[str, Any] | None)
     return recipe.publish
 
 
-def _refuse_worse(published: Path, metrics: dict[str, Any]) -> None:
+def _refuse_worse(published: Path, metrics: dict[str, Any] | None) -> None:
     known_file = published / "metrics.json"
     if not known_file.exists():
         return
+    if metrics is None:
+        raise WorseThanBefore(
+            f"{published} was measured and this release was not: set evaluation_cases, or remove "
+            f"{known_file} first."
+        )
     known = json.loads(known_file.read_text("utf-8"))
     _, highest = metrics["intervals_95"]["accuracy"]
     problems = [

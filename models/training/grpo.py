@@ -20,7 +20,8 @@ from models.prompts import FilledPrompt, Prompts
 from models.rubric import Rubric
 from models.toyworld import ToyCase
 from models.training.collate import chat_messages
-from models.training.examples import Example
+from models.training.errors import ProxySilent
+from models.training.examples import Example, Mixture
 from models.training.rewards import Aggregate, Opinion, components, rubric_of
 
 
@@ -58,7 +59,8 @@ def toy_task(case: ToyCase, prompts: Prompts, neutralise: Neutraliser, rng: rand
         labeled = case.labeled()
         return Task(prompts["write_rubric"].fill(labeled.comparison, neutralise), labeled)
     if case.stratum == "rubric" and rng.random() < 0.5:
-        case = case.with_priority_reversed(rng)
+        case = case.with_priority_reversed()
+    case = case.with_rubric_varied(rng, stated=rng.random() >= Mixture().unstated)
     return proxy_task(case.labeled(), case.rubric, prompts, neutralise)
 
 
@@ -123,18 +125,26 @@ class ServedProxy:
         return Opinion(found.preferred, found.probability)
 
 
+_SILENT_GENERATIONS = 5
+"""In a row, before a run is ended."""
+
+
 class JudgementReward:
     """The one reward function that GRPO is given; its parts are logged by name.
 
     Args:
         aggregate: makes one number of the parts.
         proxy: None leaves the proxy out.
+
+    Raises:
+        ProxySilent: the proxy, though asked, gave no opinion in five calls in a row.
     """
 
     __name__ = "judgement"
 
     def __init__(self, aggregate: Aggregate, proxy: AsksProxy | None = None) -> None:
         self.aggregate, self.proxy = aggregate, proxy
+        self._silent = 0
 
     def __call__(
         self,
@@ -160,7 +170,19 @@ class JudgementReward:
             log_metric("proxy_abstained", 1.0 - len(known) / len(parts))
             if known:
                 log_metric("rewards/proxy/mean", _mean(known))
+            self._heard(asked=sum(rubric_of(t) is not None for t in texts), answered=len(known))
         return [self.aggregate(p) for p in parts]
+
+    def _heard(self, asked: int, answered: int) -> None:
+        """Ends a run whose proxy is gone: it would go on for hours without its reward."""
+        if asked:
+            self._silent = 0 if answered else self._silent + 1
+        if self._silent >= _SILENT_GENERATIONS:
+            raise ProxySilent(
+                f"the proxy answered nothing in {_SILENT_GENERATIONS} generations: look whether "
+                "the service at proxy_url is up and its release has a proxy, then start the job "
+                "again: it goes on from its last checkpoint"
+            )
 
     async def _opinions(self, texts: list[str], tasks: list[Task]) -> list[Opinion | None]:
         assert self.proxy is not None

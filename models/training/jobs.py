@@ -47,10 +47,11 @@ def sft(recipe: SftRecipe) -> Path:
     control_tokens = processor.tokenizer.get_added_vocab()
     number, make = example_maker(recipe.data, recipe.role, control_tokens)
     stop = StopWhenDiverged(recipe.watch)
+    arguments = sft_arguments(recipe)
     trainer = WeightedSftTrainer(
         model,
-        sft_arguments(recipe),
-        ExampleCollator(processor, LABEL_WORDS, recipe.label_weight),
+        arguments,
+        ExampleCollator(processor, LABEL_WORDS, recipe.label_weight, arguments.max_length),
         lazy_examples(number, make),
         lengths=_lengths(recipe, number, make),
         callbacks=_watched(recipe, f"sft {recipe.role}", stop),

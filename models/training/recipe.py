@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from models.pictures import DEFAULT_MOST_PIXELS
 from models.release import RELEASE_NAME
 from models.training.data.distil import DistilOptions
 from models.training.data.merging import PrepareOptions
@@ -59,7 +60,9 @@ class ExampleSource(_Part):
         empty_evaluation: share that is asked for a verdict at once (verdict depth).
         rubric_given: share that is given the rubric.
         vague, misweighted: share of teacher rubrics with that fault (`toyworld` only).
+        unstated: share of given rubrics that leave the facts to their reader (`toyworld` only).
         facts: share that is facts about scenes instead, to keep the eyes open (`toyworld` only).
+        most_pixels: larger pictures are shrunk to it, as serving does (`records` only).
     """
 
     source: Literal["toyworld", "records"]
@@ -67,11 +70,13 @@ class ExampleSource(_Part):
     prompts: Path | None = None
     examples: int = Field(default=10_000, ge=1)
     seed: int = 0
-    empty_evaluation: float = Field(default=0.2, ge=0, le=1)
+    empty_evaluation: float = Field(default=0.3, ge=0, le=1)
     rubric_given: float = Field(default=0.35, ge=0, le=1)
     vague: float = Field(default=0.15, ge=0, le=1)
     misweighted: float = Field(default=0.15, ge=0, le=1)
+    unstated: float = Field(default=0.3, ge=0, le=1)
     facts: float = Field(default=0.0, ge=0, le=1)
+    most_pixels: int = Field(default=DEFAULT_MOST_PIXELS, ge=784)
 
 
 class _Trained(_Part):
@@ -107,13 +112,18 @@ class SftRecipe(_Trained):
 
 
 class TaskSource(_Part):
-    """Where rollout prompts come from; ``records`` need a label and no teacher."""
+    """Where rollout prompts come from; ``records`` need a label and no teacher.
+
+    Attributes:
+        most_pixels: larger pictures are shrunk to it, as serving does (`records` only).
+    """
 
     source: Literal["toyworld", "records"]
     path: Path | None = None
     prompts: Path | None = None
     prompts_drawn: int = Field(default=1_000, ge=1)
     seed: int = 0
+    most_pixels: int = Field(default=DEFAULT_MOST_PIXELS, ge=784)
 
 
 class GrpoRecipe(_Trained):
@@ -174,7 +184,7 @@ class ExportRecipe(_Part):
     rubric_tokens: int = Field(default=768, ge=8)
     proxy_tokens: int = Field(default=2048, ge=16)
     most_images: int = Field(default=8, ge=0)
-    most_pixels: int = Field(default=1_003_520, ge=784)
+    most_pixels: int = Field(default=DEFAULT_MOST_PIXELS, ge=784)
     calibration_cases: int = Field(default=2000, ge=0, description="0 leaves probabilities raw")
     evaluation_cases: int = Field(default=2000, ge=0)
     seed: int = 0
@@ -214,7 +224,7 @@ def shipped_recipes() -> dict[str, str]:
     """The recipes that ship, with the first line of each."""
     return {
         path.stem: path.read_text("utf-8").partition("\n")[0].lstrip("# ")
-        for path in sorted(RECIPES_DIR.glob("*.toml"))
+        for path in sorted(RECIPES_DIR.glob("*.toml"), key=lambda path: path.stem)
     }
 
 

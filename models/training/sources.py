@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from models.comparison import Comparison, JudgeImage, LabeledComparison
 from models.neutralise import Neutraliser
+from models.pictures import shrink
 from models.prompts import DEFAULT_DIR, JUDGE_LAYOUTS, PROXY_LAYOUTS, Prompts, read_prompts
 from models.toyworld import make_case
 from models.training.data.files import RecordsInvalid, read_records
@@ -52,7 +53,11 @@ def example_maker(
     """
     prompts, neutralise = prompts_of(role, source.prompts), Neutraliser(control_tokens)
     mixture = Mixture(
-        source.empty_evaluation, source.rubric_given, source.vague, source.misweighted
+        source.empty_evaluation,
+        source.rubric_given,
+        source.vague,
+        source.misweighted,
+        source.unstated,
     )
     seed = f"{source.seed}/{role}"
     if source.source == "toyworld":
@@ -69,7 +74,7 @@ def example_maker(
 
     def recorded(index: int) -> Example:
         rng, record = random.Random(f"{seed}/{index}"), records[index]
-        labeled = _labeled(record, folder)
+        labeled = _labeled(record, folder, source.most_pixels)
         return record_example(record, labeled, prompts, neutralise, rng, mixture)
 
     return len(records), recorded
@@ -94,12 +99,15 @@ def task_maker(
     if role == "proxy":
         judged, folder = _read(source.path, JudgedRecord)
         return len(judged), lambda index: proxy_task(
-            _labeled(judged[index], folder), judged[index].teacher.as_rubric(), prompts, neutralise
+            _labeled(judged[index], folder, source.most_pixels),
+            judged[index].teacher.as_rubric(),
+            prompts,
+            neutralise,
         )
     records, folder = _read_either(source.path)
 
     def recorded(index: int) -> Task:
-        labeled = _labeled(records[index], folder)
+        labeled = _labeled(records[index], folder, source.most_pixels)
         return Task(prompts["write_rubric"].fill(labeled.comparison, neutralise), labeled)
 
     return len(records), recorded
@@ -121,13 +129,16 @@ def _read_either(path: Path | None) -> tuple[Sequence[PreferenceRecord], Path]:
     """Records with or without a teacher: a judge's tasks need none, but the splits have one."""
     try:
         return _read(path, JudgedRecord)
-    except RecipeInvalid:
-        return _read(path, PreferenceRecord)
+    except RecipeInvalid as not_judged:
+        try:
+            return _read(path, PreferenceRecord)
+        except RecipeInvalid:
+            raise not_judged from None  # a judged record with a fault is neither
 
 
-def _labeled(record: PreferenceRecord, folder: Path) -> LabeledComparison:
+def _labeled(record: PreferenceRecord, folder: Path, most_pixels: int) -> LabeledComparison:
     images = tuple(
-        JudgeImage(load_image(ref, folder), identity=f"{record.id}/{place}")
+        JudgeImage(shrink(load_image(ref, folder), most_pixels), identity=f"{record.id}/{place}")
         for place, ref in enumerate(record.images)
     )
     return LabeledComparison(Comparison(record.question, record.responses, images), record.label)

@@ -102,6 +102,8 @@ class WeightedSftTrainer(LoadsWeightsByTheirNames, SFTTrainer):
             processing_class=collate.processor,
             **others,
         )
+        # The loss is a mean over its own batch; accumulated ones are divided by their number.
+        self.loss_is_scaled_for_ga = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self._lengths is None:
@@ -122,7 +124,9 @@ class WeightedSftTrainer(LoadsWeightsByTheirNames, SFTTrainer):
         weights_BT = weights_BT[:, 1:]  # log_probs are those of the next token
         loss = -(outputs.log_probs * weights_BT).sum() / weights_BT.sum().clamp(min=1e-9)
         learned = outputs.label_mask.sum().clamp(min=1)
-        self._metrics["train" if model.training else "eval"]["token_accuracy"].append(
-            float(outputs.is_top1.sum() / learned)
-        )
+        metrics = self._metrics["train" if model.training else "eval"]
+        metrics["token_accuracy"].append(float(outputs.is_top1.sum() / learned))
+        heavy_BT = weights_BT > 1
+        if heavy_BT.any():
+            metrics["label_accuracy"].append(float(outputs.is_top1[heavy_BT].float().mean()))
         return (loss, outputs) if return_outputs else loss

@@ -61,7 +61,7 @@ async def asking(gateway, redis_url: str, shared_images: Images):
     store = Store(redis_url, parts.settings.cache, metrics)
     limits, config = parts.settings.limits, parts.release.config
     calls = Calls(config, shared_images, store, parts.admission, metrics, limits)
-    yield lambda **evaluators: Verifying(evaluators, calls, store, metrics)
+    yield lambda **evaluators: Verifying(evaluators, calls, metrics)
     await store.close()
 
 
@@ -140,9 +140,13 @@ async def test_a_bad_picture_never_starts_the_proxy(gateway, verifying):
     assert gateway.count("proxy_grm_inflight") == 0
 
 
-async def test_the_rubric_is_kept_under_its_id(verifying):
+async def test_a_rubric_that_is_kept_can_be_named_by_its_id(gateway, redis_url, verifying):
     first = await verifying.verify(CALL)
-    by_id = replace(CALL, rubric=GivenRubric(id=Rubric("1. Count (100%)").id))
+    kept = Rubric("1. Count (100%)")
+    store = Store(redis_url, gateway.parts.settings.cache, gateway.metrics)
+    await store.keep_rubric(kept)
+    await store.close()
+    by_id = replace(CALL, rubric=GivenRubric(id=kept.id))
     assert (await verifying.verify(by_id)).opinion.preferred == first.opinion.preferred
     with pytest.raises(NotFound, match="send its text"):
         await verifying.verify(replace(CALL, rubric=GivenRubric(id="rub_" + "0" * 24)))

@@ -20,6 +20,7 @@ from pydantic_core import PydanticSerializationError
 from rich.console import Console
 
 from models.comparison import Position
+from models.pictures import DEFAULT_MOST_PIXELS
 from models.prompts import DEFAULT_DIR
 from models.training.data.files import write_records
 from models.training.data.ledger import (
@@ -49,7 +50,9 @@ class DistilOptions(TeacherOptions):
     samples: int = Field(
         default=1, ge=1, le=64, description="judgements a record; more than one needs a temperature"
     )
-    image_pixels: int = Field(default=1_003_520, ge=784, description="larger images are shrunk")
+    image_pixels: int = Field(
+        default=DEFAULT_MOST_PIXELS, ge=784, description="larger images are shrunk"
+    )
     prompts_dir: Path = Field(default=DEFAULT_DIR, description="folder of write_rubric.txt")
     tokenizer_dir: Path | None = Field(
         default=None,

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
-from PIL import Image, ImageOps
+from PIL import Image
 
 from models.errors import ModelsError
+from models.pictures import as_seen
 from models.training.data.drops import DropReason
 from models.training.data.records import ImageRef
 
@@ -97,7 +98,7 @@ def look_at(content: bytes, limits: ImageLimits = _LIMITS) -> ImageLook:
     """
     opened = _opened(content, limits)
     suffix = _SUFFIXES[opened.format or ""]
-    image = _as_seen(opened)
+    image = _seen(opened)
     phash = int(str(imagehash.phash(image)), 16)
     return ImageLook(hashlib.sha256(content).hexdigest(), suffix, image.width, image.height, phash)
 
@@ -108,7 +109,7 @@ def decode_image(content: bytes, limits: ImageLimits = _LIMITS) -> Image.Image:
     Raises:
         ImageRefused: the bytes are damaged or larger than the limits.
     """
-    return _as_seen(_opened(content, limits))
+    return _seen(_opened(content, limits))
 
 
 def image_bytes(ref: ImageRef, folder: Path, limits: ImageLimits = _LIMITS) -> bytes:
@@ -162,16 +163,9 @@ def _opened(content: bytes, limits: ImageLimits) -> Image.Image:
     return image
 
 
-def _as_seen(image: Image.Image) -> Image.Image:
+def _seen(image: Image.Image) -> Image.Image:
     try:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16-bit grey would be clipped to white
-            return upright.point(lambda value: value / 256).convert("L").convert("RGB")
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            rgba = upright.convert("RGBA")
-            white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, rgba).convert("RGB")
-        return upright.convert("RGB")
+        return as_seen(image)
     except Exception as cause:
         raise _damaged() from cause
 

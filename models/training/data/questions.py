@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from models.comparison import Comparison, JudgeImage
 from models.errors import ModelsError
 from models.judgement import GRAMMAR_REVISION
 from models.neutralise import NEUTRALISE_REVISION, Neutraliser
+from models.pictures import shrink
 from models.prompts import FilledPrompt, read_prompts
 from models.release import control_tokens
 from models.training.data.records import ImageRef, PreferenceRecord
@@ -109,20 +109,10 @@ class Questions:
         jpeg = io.BytesIO()
         try:
             # No chroma subsampling: thin coloured lines stay readable.
-            _shrunk(image, self._image_pixels).save(jpeg, "JPEG", quality=95, subsampling=0)
+            shrink(image, self._image_pixels).save(jpeg, "JPEG", quality=95, subsampling=0)
         except (OSError, ValueError) as cause:  # longer than a JPEG can be
             raise BadImage(f"{image.width} x {image.height} pixels: no JPEG can be that") from cause
         return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
-
-
-def _shrunk(image: Image.Image, most_pixels: int) -> Image.Image:
-    width, height = image.size
-    if width * height <= most_pixels:
-        return image
-    scale = math.sqrt(most_pixels / (width * height))
-    smaller_width = min(most_pixels, max(1, int(width * scale)))
-    smaller_height = min(most_pixels // smaller_width, max(1, int(height * scale)))
-    return image.resize((smaller_width, smaller_height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _digest(text: str) -> str:

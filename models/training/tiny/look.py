@@ -52,7 +52,7 @@ def look_examples(number: int, seed: int, facts: int) -> Dataset:
 
     def make(index: int) -> Example:
         rng = random.Random(f"{seed}/look/{index}")
-        return look_example(make_case(rng).scene, rng, facts, checked=True)
+        return look_example(make_case(rng).scene, rng, facts)
 
     return lazy_examples(number, make)
 

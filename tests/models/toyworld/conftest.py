@@ -18,7 +18,7 @@ from models.toyworld.phrasing import (
     STATEMENTS,
     TOPICS,
 )
-from models.toyworld.scene import COLOURS, HELD_OUT, SHAPES, Scene
+from models.toyworld.scene import COLOURS, COLUMNS, HELD_OUT, ROWS, SHAPES, Scene
 
 COLOUR, SHAPE, DIGIT = "|".join(COLOURS), "|".join(SHAPES), "[0-9]"
 KIND = f"(?:{COLOUR}) (?:{SHAPE})"
@@ -45,6 +45,13 @@ CLAIMS = {
     "description": f"{THING}(?:, {THING})*",
 }
 FAMILIES = tuple(CLAIMS)
+LOOKED_AT = {
+    "count": "{kind}s",
+    "colour": "{shape} colour",
+    "existence": "a {kind}",
+    "digit": "{colour} digit",
+    "description": "all",
+}
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,21 @@ class Oracle:
     def truth(self, scene: Scene, asked: Asked) -> str | None:
         """The right answer, worked out from the objects alone; None where there is none."""
         return getattr(self, f"_{asked.family}")(scene, asked)
+
+    def fact(self, scene: Scene, asked: Asked) -> str:
+        """The truth as rubrics and evaluations put it: what is looked at, then the answer."""
+        if asked.family in ("relation", "size"):
+            kinds = (asked["one"], asked["two"])
+            looked_at = ", ".join(f"{kind} {self._seen(scene, asked, kind)}" for kind in kinds)
+        else:
+            looked_at = LOOKED_AT[asked.family].format(**dict(asked.names))
+        return f"{looked_at}: {self.truth(scene, asked)}"
+
+    def _seen(self, scene: Scene, asked: Asked, kind: str) -> str:
+        ((row, column, size),) = self._of_kind(scene, kind)
+        if asked.family == "size":
+            return size
+        return f"row {ROWS[row]}" if asked["before"] == "above" else f"column {COLUMNS[column]}"
 
     def _of_kind(self, scene: Scene, kind: str) -> list[tuple[int, int, str]]:
         return [(o.row, o.column, o.size) for o in scene.objects if f"{o.colour} {o.shape}" == kind]

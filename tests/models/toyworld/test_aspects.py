@@ -13,12 +13,12 @@ from models.toyworld.aspects import (
     Aspect,
     Fact,
     Planner,
-    check_claim,
     colour_fact,
     count_fact,
     description_fact,
     digit_fact,
     existence_fact,
+    finding,
     list_objects,
     relation_fact,
     size_fact,
@@ -184,9 +184,16 @@ def test_the_pieces_of_a_fact_make_up_its_text():
         assert fact.text == "".join(fact.pieces)
 
 
-def test_a_claim_is_checked_by_the_truth_beside_it():
-    assert check_claim("3", "2") == "3, is 2: wrong"
-    assert check_claim("to the left", "to the left") == "to the left, is to the left: correct"
+@pytest.mark.parametrize(
+    ("family", "claim", "truth", "found"),
+    [
+        ("count", "3", "2", "number 3, is 2: wrong"),
+        ("relation", "to the left", "to the left", "position to the left, is to the left: correct"),
+        ("existence", "no", "yes", "presence no, is yes: wrong"),
+    ],
+)
+def test_a_finding_sets_the_truth_beside_the_claim(family: str, claim: str, truth: str, found: str):
+    assert finding(family, claim, truth) == found
 
 
 # --- plans -----------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from models.toyworld import (
     make_case,
     teacher_rubric,
 )
+from models.toyworld.cases import Matter
+from models.toyworld.phrasing import NAMES, TOPICS
 from models.toyworld.scene import draw
 
 Oracle = Any  # the one of conftest.py
@@ -71,7 +73,64 @@ def correctness(oracle: Oracle, case: ToyCase, response: str) -> tuple[list[bool
 
 
 def heaviest(rubric: Rubric) -> str:
-    return max(rubric.criteria, key=lambda criterion: criterion.weight).name
+    """The topic that weighs most."""
+    return max(rubric.criteria, key=lambda criterion: criterion.weight).name.lower()
+
+
+def said_of_topics(rubric: Rubric) -> dict[str, str]:
+    """What a rubric says of each of its topics."""
+    return {c.name.lower(): c.description for c in rubric.criteria}
+
+
+def facts_by_priority(oracle: Oracle, case: ToyCase) -> list[str]:
+    """What the image shows of the matters that it settles."""
+    asked = oracle.question(case.question).asked
+    facts = {TOPICS[one.family]: oracle.fact(case.scene, one) for one in asked}
+    return [facts[matter.topic] for matter in case.priorities if matter.topic in facts]
+
+
+def versions(case: ToyCase, rng: random.Random) -> list[ToyCase]:
+    """The case under every kind of rubric."""
+    found = [
+        case,
+        case.with_rubric_varied(rng),
+        case.with_rubric_varied(rng, stated=False),
+        case.with_rubric(teacher_rubric(case, rng, vague=1, misweighted=0)),
+        case.with_rubric(teacher_rubric(case, rng, vague=0, misweighted=1)),
+    ]
+    if case.stratum == "rubric":
+        turned = case.with_priority_reversed()
+        found += [turned, turned.with_rubric_varied(rng, stated=False)]
+    return found
+
+
+def is_good(finding: str) -> bool:
+    return finding.endswith((": correct", "form kept", "short"))
+
+
+def verdict_of(findings: tuple[tuple[str, ...], tuple[str, ...]]) -> int:
+    """The response that is better in the first matter in which the two differ."""
+    one, two = next(pair for pair in zip(*findings, strict=True) if pair[0] != pair[1])
+    assert is_good(one) != is_good(two)
+    return 1 if is_good(one) else 2
+
+
+def to_be_found(oracle: Oracle, case: ToyCase, response: str) -> tuple[str, ...]:
+    """What there is to find about a response, in the order of the priorities."""
+    question = oracle.question(case.question)
+    said = oracle.heard(response, [one.family for one in question.asked])
+    if said is None:
+        beside = {f: other for f in oracle.families if (other := oracle.heard(response, [f]))}
+        ((family, other),) = beside.items()
+        return (f"{TOPICS[family]} {other.claims[0]}: not asked",)
+    found = {"brevity": "long" if said.padded else "short"}
+    for one, claim in zip(question.asked, said.claims, strict=True):
+        truth = oracle.truth(case.scene, one)
+        verdict = "correct" if claim == truth else "wrong"
+        found[TOPICS[one.family]] = f"{TOPICS[one.family]} {claim}, is {truth}: {verdict}"
+    if question.wish is not None:
+        found["form"] = "form kept" if said.bare == (question.wish == "one word") else "form broken"
+    return tuple(found[m.topic] for m in case.priorities if m.topic in found)
 
 
 # --- what is written -------------------------------------------------------------------------
@@ -110,16 +169,8 @@ def test_a_rubric_has_two_criteria_that_can_be_read(stratum: Stratum, held_out: 
     for case in of_every_family(stratum, held_out):
         criteria = read_criteria(case.rubric.text)
         assert criteria == case.rubric.criteria
-        assert sorted(criterion.weight for criterion in criteria) in (
-            [0.2, 0.8],
-            [0.3, 0.7],
-            [0.4, 0.6],
-        )
-        assert sum(criterion.weight for criterion in criteria) == pytest.approx(1)
-        assert {criterion.name for criterion in criteria} == {
-            matter.criterion for matter in case.priorities
-        }
-        assert heaviest(case.rubric) == case.priorities[0].criterion
+        assert [criterion.weight for criterion in criteria] == [0.7, 0.3]
+        assert [c.name for c in criteria] == [m.topic.capitalize() for m in case.priorities]
         assert case.rubric.justification == f"The {case.priorities[0].topic} is put first."
 
 
@@ -129,6 +180,91 @@ def test_nothing_in_a_case_has_to_be_neutralised(stratum: Stratum, held_out: boo
     for case in of_every_family(stratum, held_out):
         texts = (case.question, *case.responses, case.rubric.text)
         assert [neutralise(text).attempts for text in texts] == [0, 0, 0, 0]
+
+
+# --- what a rubric states ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "stated", "says"),
+    [
+        (True, True, "red circles: 2"),
+        (True, False, "as in the image"),
+        (False, True, "red circles: 2"),
+        (False, False, "red circles: 2"),
+    ],
+)
+def test_of_a_matter_only_what_the_image_settles_can_be_left_unstated(
+    seen: bool, stated: bool, says: str
+):
+    assert Matter("number", "red circles: 2", seen).criterion(stated=stated) == says
+
+
+@every_stratum
+def test_a_rubric_states_what_a_right_response_says_and_does(
+    oracle: Oracle, stratum: Stratum, held_out: bool
+):
+    for case in of_every_family(stratum, held_out):
+        question = oracle.question(case.question)
+        seen = {TOPICS[one.family]: oracle.fact(case.scene, one) for one in question.asked}
+        others = {
+            "form": question.wish,
+            "relevance": "what was asked",
+            "brevity": "nothing needless",
+        }
+        for matter in case.priorities:
+            assert matter.standard == (seen | others)[matter.topic]
+            assert matter.seen == (matter.topic in seen)
+        assert said_of_topics(case.rubric) == {m.topic: f"{m.standard}." for m in case.priorities}
+
+
+@every_stratum
+def test_an_unstated_rubric_names_no_fact_and_weighs_the_same(
+    oracle: Oracle, stratum: Stratum, held_out: bool
+):
+    rng = random.Random(7)
+    for case in of_every_family(stratum, held_out):
+        unstated = case.with_rubric_varied(rng, stated=False)
+        assert said_of_topics(unstated.rubric) == {
+            m.topic: "as in the image." if m.seen else f"{m.standard}." for m in case.priorities
+        }
+        assert not any(f in unstated.rubric.text for f in facts_by_priority(oracle, case))
+        assert heaviest(unstated.rubric) == case.priorities[0].topic
+
+
+def test_an_unstated_rubric_is_the_same_whatever_the_image_shows():
+    rubrics: dict[tuple[str, ...], set[Rubric]] = {}
+    scenes: Counter[tuple[str, ...]] = Counter()
+    for case in cases(None, 400):
+        key = tuple(m.topic if m.seen else m.standard for m in case.priorities)
+        unstated = case.with_rubric_varied(random.Random(0), stated=False)
+        rubrics.setdefault(key, set()).add(unstated.rubric)
+        scenes[key] += 1
+    assert max(scenes.values()) > 20
+    assert {len(found) for found in rubrics.values()} == {1}
+
+
+@every_stratum
+def test_a_rubric_that_is_varied_says_the_same_of_the_same_case(stratum: Stratum, held_out: bool):
+    rng = random.Random(8)
+    for case in of_every_family(stratum, held_out):
+        varied = case.with_rubric_varied(rng)
+        assert said_of_topics(varied.rubric) == said_of_topics(case.rubric)
+        assert heaviest(varied.rubric) == case.priorities[0].topic
+        assert varied.rubric.justification == case.rubric.justification
+        assert varied.with_rubric(case.rubric) == case
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_rubric_is_varied_in_its_weights_and_in_what_stands_first(stated: bool):
+    rng, number = random.Random(8), 1200
+    weights = Counter(
+        tuple(c.weight for c in case.with_rubric_varied(rng, stated=stated).rubric.criteria)
+        for case in cases(None, number)
+    )
+    assert set(weights) == {(0.6, 0.4), (0.7, 0.3), (0.8, 0.2), (0.4, 0.6), (0.3, 0.7), (0.2, 0.8)}
+    for count in weights.values():
+        assert count / number == pytest.approx(1 / 6, abs=0.045)
 
 
 # --- which response is better ----------------------------------------------------------------
@@ -206,7 +342,7 @@ def test_in_the_text_stratum_both_are_true_of_the_image_and_one_is_badly_put(
         assert not good.padded
         fault = case.priorities[1].topic
         if fault == "relevance":
-            assert "not asked" in case.evaluation
+            assert "not asked" in case.findings[2 - case.label][0]
             assert any(
                 oracle.true_of_something(case.scene, other, said.claims[0])
                 for other in oracle.families
@@ -220,30 +356,88 @@ def test_in_the_text_stratum_both_are_true_of_the_image_and_one_is_badly_put(
             assert oracle.said(worse, [asked.family]).padded
 
 
+# --- what is found ----------------------------------------------------------------------------
+
+
 @every_stratum
-def test_the_evaluation_says_of_each_claim_whether_it_is_true(
+def test_each_response_is_found_right_or_wrong_in_order_of_priority(
     oracle: Oracle, stratum: Stratum, held_out: bool
 ):
     for case in of_every_family(stratum, held_out):
-        asked = oracle.question(case.question).asked
-        lines = case.evaluation.split("\n")
-        if case.stratum == "rubric":
-            assert lines.pop(0) == f"first: {case.priorities[0].topic}"
-        *facts, one, two = lines
-        for fact, question in zip(facts, asked, strict=True):
-            assert fact.endswith(f": {oracle.truth(case.scene, question)}")
-        for number, line, response in zip((1, 2), (one, two), case.responses, strict=True):
-            assert line.startswith(f"response_{number} says ")
-            if "not asked" in line:
-                continue
-            right, kept = correctness(oracle, case, response)
-            claims = oracle.said(response, [one.family for one in asked]).claims
-            for claim, question, is_right in zip(claims, asked, right, strict=True):
-                finding = "correct" if is_right else "wrong"
-                assert f"{claim}, is {oracle.truth(case.scene, question)}: {finding}" in line
-            assert len(re.findall(": (?:correct|wrong)", line)) == len(asked)
-            if case.family == "instruction":
-                assert line.endswith(", form kept" if kept else ", form broken")
+        assert case.findings == tuple(to_be_found(oracle, case, text) for text in case.responses)
+
+
+@every_stratum
+def test_the_verdict_follows_the_first_finding_in_which_the_responses_differ(
+    stratum: Stratum, held_out: bool
+):
+    rng = random.Random(9)
+    for case in of_every_family(stratum, held_out):
+        for version in versions(case, rng):
+            assert verdict_of(version.findings) == version.label
+
+
+@every_stratum
+def test_what_comes_first_is_what_was_asked_or_what_the_asker_put_first(
+    oracle: Oracle, stratum: Stratum, held_out: bool
+):
+    for case in of_every_family(stratum, held_out):
+        question = oracle.question(case.question)
+        first = question.first or TOPICS[question.asked[0].family]
+        assert case.evaluation.split("\n")[0] == f"first: {first}"
+
+
+@every_stratum
+def test_an_evaluation_says_what_comes_first_what_its_rubric_does_not_state_and_what_is_found(
+    oracle: Oracle, stratum: Stratum, held_out: bool
+):
+    rng = random.Random(10)
+    for case in of_every_family(stratum, held_out):
+        for version in versions(case, rng):
+            facts = facts_by_priority(oracle, version)
+            one, two = (", ".join(findings) for findings in version.findings)
+            assert version.evaluation.split("\n") == [
+                f"first: {version.priorities[0].topic}",
+                *(fact for fact in facts if fact not in version.rubric.text),
+                f"{NAMES[0]} {one}",
+                f"{NAMES[1]} {two}",
+            ]
+
+
+@every_stratum
+def test_a_rubric_that_states_the_facts_leaves_none_to_its_evaluation(
+    oracle: Oracle, stratum: Stratum, held_out: bool
+):
+    rng = random.Random(11)
+    for case in of_every_family(stratum, held_out):
+        weighed_otherwise = teacher_rubric(case, rng, vague=0, misweighted=1)
+        for version in (case, case.with_rubric(weighed_otherwise)):
+            said = version.evaluation.split("\n")
+            assert len(said) == 3
+            assert not {*facts_by_priority(oracle, case)} & {*said}
+
+
+@every_stratum
+def test_a_rubric_that_is_vague_or_leaves_the_facts_unstated_leaves_all_to_its_evaluation(
+    oracle: Oracle, stratum: Stratum, held_out: bool
+):
+    rng = random.Random(12)
+    for case in of_every_family(stratum, held_out):
+        vague = case.with_rubric(teacher_rubric(case, rng, vague=1, misweighted=0))
+        for version in (vague, case.with_rubric_varied(rng, stated=False)):
+            assert version.evaluation.split("\n")[1:-2] == facts_by_priority(oracle, case)
+
+
+@pytest.mark.parametrize("stating", [0, 1])
+def test_a_rubric_that_states_one_of_two_facts_leaves_the_other_to_its_evaluation(
+    oracle: Oracle, stating: int
+):
+    for case in cases(CaseOptions("rubric", "count"), 50):
+        facts = facts_by_priority(oracle, case)
+        matter = case.priorities[stating]
+        rubric = Rubric(f"1. {matter.topic.capitalize()} (100%): {matter.standard}.")
+        found = case.with_rubric(rubric).evaluation.split("\n")
+        assert found[1:-2] == [facts[1 - stating]]
 
 
 # --- reversing the priority ------------------------------------------------------------------
@@ -251,9 +445,8 @@ def test_the_evaluation_says_of_each_claim_whether_it_is_true(
 
 @pytest.mark.parametrize("held_out", [False, True])
 def test_reversing_the_priority_turns_the_label_and_keeps_the_pair(oracle: Oracle, held_out: bool):
-    rng = random.Random(1)
     for case in cases(CaseOptions("rubric", held_out=held_out), 300):
-        turned = case.with_priority_reversed(rng)
+        turned = case.with_priority_reversed()
         assert turned.label == 3 - case.label
         assert (turned.scene, turned.question, turned.responses) == (
             case.scene,
@@ -261,10 +454,13 @@ def test_reversing_the_priority_turns_the_label_and_keeps_the_pair(oracle: Oracl
             case.responses,
         )
         assert turned.priorities == case.priorities[::-1]
-        assert heaviest(turned.rubric) == case.priorities[1].criterion
+        assert turned.findings == tuple(findings[::-1] for findings in case.findings)
+        assert turned.findings == tuple(to_be_found(oracle, turned, t) for t in turned.responses)
+        assert verdict_of(turned.findings) == turned.label
+        assert heaviest(turned.rubric) == case.priorities[1].topic
+        assert said_of_topics(turned.rubric) == said_of_topics(case.rubric)
         assert turned.rubric.justification == f"The {case.priorities[1].topic} is put first."
         assert turned.evaluation.split("\n")[0] == f"first: {case.priorities[1].topic}"
-        assert turned.evaluation.split("\n")[1:] == case.evaluation.split("\n")[1:]
         judged = read_judgement(turned.written())
         assert (judged.preferred, judged.rubric) == (turned.label, turned.rubric)
         assert not oracle.kept_from_training(turned.rubric.text) - oracle.kept_from_training(
@@ -273,18 +469,18 @@ def test_reversing_the_priority_turns_the_label_and_keeps_the_pair(oracle: Oracl
 
 
 def test_a_priority_reversed_twice_is_the_first_one():
-    rng = random.Random(1)
     for case in cases(CaseOptions("rubric"), 50):
-        twice = case.with_priority_reversed(rng).with_priority_reversed(rng)
+        twice = case.with_priority_reversed().with_priority_reversed()
         assert (twice.label, twice.priorities) == (case.label, case.priorities)
-        assert twice.evaluation == case.evaluation
+        assert twice.findings == case.findings
+        assert twice == case
 
 
 @pytest.mark.parametrize("stratum", ["image", "text"])
 def test_only_a_rubric_decided_case_has_a_priority_to_reverse(stratum: Stratum):
     for case in cases(CaseOptions(stratum), 20):
         with pytest.raises(ValueError, match="only a rubric-decided case"):
-            case.with_priority_reversed(random.Random(0))
+            case.with_priority_reversed()
 
 
 def test_the_rubric_of_another_case_favours_neither_matter():
@@ -292,7 +488,7 @@ def test_the_rubric_of_another_case_favours_neither_matter():
     others = drawn[1:] + drawn[:1]
     deciding, losing = (
         sum(
-            topic_of(other) == case.priorities[place].topic
+            heaviest(other.rubric) == case.priorities[place].topic
             for case, other in zip(drawn, others, strict=True)
         )
         for place in (0, 1)
@@ -300,19 +496,6 @@ def test_the_rubric_of_another_case_favours_neither_matter():
     # About 1 in 7 names each; the difference of two such counts has a deviation of about 24.
     assert deciding > 200
     assert abs(deciding - losing) < 4 * 24
-
-
-def topic_of(case: ToyCase) -> str:
-    """The topic of the heaviest criterion, by its words alone."""
-    name = heaviest(case.rubric)
-    starts = {"Number": "number", "Colour": "colour", "Presence": "presence", "Form": "form",
-              "Position": "position", "Size": "size", "The": "digit"}  # fmt: skip
-    return starts[name.split()[0]]
-
-
-def test_the_heaviest_criterion_stands_first_or_second():
-    first = [c.rubric.criteria[0].name == heaviest(c.rubric) for c in cases(None, 1000)]
-    assert 0.4 < sum(first) / 1000 < 0.85
 
 
 # --- a teacher's rubrics ---------------------------------------------------------------------
@@ -327,9 +510,9 @@ def test_a_teacher_errs_as_often_as_asked(stratum: Stratum, vague: float, miswei
         rubric = teacher_rubric(case, rng, vague=vague, misweighted=misweighted)
         if rubric.criteria[0].name == "Quality":
             found["vague"] += 1
-        elif heaviest(rubric) != case.priorities[0].criterion:
+        elif heaviest(rubric) != case.priorities[0].topic:
             found["misweighted"] += 1
-            assert {c.name for c in rubric.criteria} == {m.criterion for m in case.priorities}
+            assert said_of_topics(rubric) == said_of_topics(case.rubric)
         else:
             assert rubric == case.rubric
     expected = {"vague": vague, "misweighted": misweighted if stratum == "rubric" else 0.0}
@@ -345,7 +528,9 @@ def test_a_teachers_verdict_stays_right_whatever_its_rubric():
         written = case.with_rubric(rubric)
         judged = read_judgement(written.written())
         assert (judged.preferred, judged.rubric) == (case.label, rubric)
-        assert written.evaluation == case.evaluation
+        assert judged.evaluation == written.evaluation
+        assert (written.label, written.priorities) == (case.label, case.priorities)
+        assert written.findings == case.findings
         assert read_judgement(written.written(evaluated=False)).preferred == case.label
         assert read_rubric(f"<rubric>\n{rubric.text}\n</rubric>").text == rubric.text
         assert sum(criterion.weight for criterion in rubric.criteria) == pytest.approx(1)

@@ -88,9 +88,14 @@ def test_no_version_of_a_training_case_says_what_is_kept_from_training(
 ):
     rng = random.Random(6)
     for case in cases(CaseOptions(stratum, family), 50, seed=7):
-        versions = [case, case.with_rubric(teacher_rubric(case, rng, vague=0.3, misweighted=0.3))]
+        versions = [
+            case,
+            case.with_rubric(teacher_rubric(case, rng, vague=0.3, misweighted=0.3)),
+            case.with_rubric_varied(rng, stated=False),
+        ]
         if stratum == "rubric":
-            versions.append(case.with_priority_reversed(rng))
+            turned = case.with_priority_reversed()
+            versions += [turned, turned.with_rubric_varied(rng, stated=rng.random() < 0.5)]
         for version in versions:
             assert said_or_shown(oracle, version) == set()
             assert not any(oracle.question(version.question).kept)

@@ -10,7 +10,7 @@ import pytest
 from models.toyworld import CaseOptions, make_case
 from models.toyworld.aspects import Fact
 from models.toyworld.looking import cell_words, random_facts
-from models.toyworld.phrasing import QUESTIONS
+from models.toyworld.phrasing import QUESTIONS, STATEMENTS, TOPICS
 from models.toyworld.scene import (
     CELLS,
     COLUMNS,
@@ -203,15 +203,16 @@ def checked(oracle: Oracle, scenes: list[Scene]) -> Counter[tuple[str, bool]]:
     for scene in scenes:
         fact = ""
         for line in "".join(look_example(scene, rng, 12, checked=True).answer).splitlines():
-            match = re.fullmatch(r"(.+)\. says (.+), is (.+): (correct|wrong)", line)
+            match = re.fullmatch(r"(.+\.) (\w+) (.+), is (.+): (correct|wrong)", line)
             if match is None:
                 fact = line
                 continue
-            statement, claim, truth, finding = match.groups()
-            assert claim in statement
+            statement, topic, claim, truth, found_to_be = match.groups()
             family, _ = read(Fact((fact,), truth))
+            assert topic == TOPICS[family]
+            assert statement in [template.format(claim) for template in STATEMENTS[family]]
             assert fact.endswith(f": {truth}")
-            assert (claim == truth) == (finding == "correct")
+            assert (claim == truth) == (found_to_be == "correct")
             said = f"{fact.removesuffix(truth)}{claim}"
             assert oracle.kept_from_training(f"{fact}\n{said}\n{claim}") == set()
             found[family, claim == truth] += 1

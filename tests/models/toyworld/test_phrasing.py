@@ -8,7 +8,6 @@ import pytest
 
 from models.toyworld.aspects import ASPECTS, Planner
 from models.toyworld.phrasing import (
-    CRITERIA,
     INSTRUCTIONS,
     NEEDLESS,
     PRIORITIES,
@@ -31,8 +30,8 @@ def words(template: str) -> set[str]:
     return set(re.findall(r"\w+", re.sub(r"\{\w*\}", "", template).lower()))
 
 
-def test_every_family_has_questions_statements_a_topic_and_a_criterion():
-    assert set(QUESTIONS) == set(STATEMENTS) == set(CRITERIA) == set(ASPECTS)
+def test_every_family_has_questions_statements_and_a_topic():
+    assert set(QUESTIONS) == set(STATEMENTS) == set(ASPECTS)
     assert set(TOPICS) == {*ASPECTS, "instruction"}
     assert len(set(TOPICS.values())) == len(TOPICS)
 
@@ -58,12 +57,10 @@ def test_phrasings_kept_from_training_have_no_word_that_training_lacks():
 
 
 @pytest.mark.parametrize("family", ASPECTS)
-def test_every_question_and_criterion_is_filled_by_the_names_of_its_aspect(family: str):
+def test_every_question_is_filled_by_the_names_of_its_aspect(family: str):
     names = Planner(random.Random(0)).plan(family).names
     for template in (*QUESTIONS[family].trained, *QUESTIONS[family].held_out):
         assert holes(template) == set(names)
-    assert holes(CRITERIA[family]) <= set(names)
-    assert "%" not in CRITERIA[family]
 
 
 def test_every_statement_has_one_hole_for_its_claim():

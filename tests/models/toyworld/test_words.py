@@ -5,6 +5,7 @@ import re
 
 from models.toyworld import CaseOptions, make_case
 from models.toyworld.looking import random_facts
+from models.toyworld.phrasing import NAMES
 from models.toyworld.scene import COLOURS, COLUMNS, DIGITS, ROWS, SHAPES, SIZES
 from models.toyworld.words import LABEL_WORDS
 
@@ -25,9 +26,19 @@ def test_every_claim_and_every_finding_of_an_evaluation_carries_label_words():
     rng = random.Random(0)
     for _ in range(600):
         case = make_case(rng)
-        for line in case.evaluation.split("\n"):
-            _, _, found = line.partition(": ")
-            assert words(found) & LABEL_WORDS, line
+        for version in (case, case.with_rubric_varied(rng, stated=False)):
+            for line in version.evaluation.split("\n"):
+                _, _, found = line.partition(": ")
+                assert words(found) & LABEL_WORDS, line
+        for finding in (*case.findings[0], *case.findings[1]):
+            assert words(finding) & LABEL_WORDS, finding
+
+
+def test_what_comes_first_is_said_in_a_label_word():
+    rng = random.Random(3)
+    for _ in range(300):
+        first, _, _ = make_case(rng).evaluation.partition("\n")
+        assert words(first) - {"first"} <= LABEL_WORDS
 
 
 def test_a_response_beside_the_point_is_found_in_label_words():
@@ -51,4 +62,5 @@ def test_whatever_is_seen_in_a_fact_carries_a_label_word():
 
 def test_words_that_only_look_for_something_are_not_label_words():
     looked_for = {"a", "an", "the", "row", "column", "all", "says", "first", "I", "is", "There"}
+    looked_for |= {*NAMES}
     assert not looked_for & LABEL_WORDS

@@ -92,7 +92,6 @@ def watch_losses(arguments, losses, watch):
             assert not control.should_save
             return stop.reason, step
     assert not control.should_training_stop
-    assert control.should_save
     return None, None
 
 
@@ -143,6 +142,28 @@ def test_log_lines_without_a_loss_are_passed_over(arguments):
     for logs in (None, {}, {"train_loss": math.nan, "eval_loss": math.nan}):
         stop.on_log(arguments, state(1), control, logs=logs)
     assert stop.reason is None
+
+
+def test_a_run_that_is_running_away_keeps_its_last_good_checkpoint(arguments):
+    stop = StopWhenDiverged(Watch(diverged_above=2.0, patience_steps=3))
+    saved = {}
+    for step, loss in enumerate([1.0, 5.0, 5.0, 1.0], start=1):
+        control = TrainerControl(should_save=True)  # the trainer asks for one at every step
+        stop.on_step_end(arguments, state(step), control)
+        stop.on_log(arguments, state(step), control, logs={"loss": loss})
+        saved[step] = control.should_save
+    assert stop.reason is None
+    assert saved == {1: True, 2: False, 3: False, 4: False}
+    control = TrainerControl(should_save=True)
+    stop.on_step_end(arguments, state(5), control)
+    assert control.should_save  # the loss has come back
+
+
+def test_a_checkpoint_that_nobody_asked_for_is_not_written(arguments):
+    stop, control = StopWhenDiverged(Watch()), TrainerControl(should_save=False)
+    stop.on_log(arguments, state(1), control, logs={"loss": 1.0})
+    stop.on_step_end(arguments, state(1), control)
+    assert not control.should_save
 
 
 # Progress

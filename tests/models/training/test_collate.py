@@ -262,6 +262,25 @@ def test_a_huge_example_is_one_long_row(processor):
 # Chat
 
 
+def tensors_alike(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_too_long_an_example_is_left_out_whole_and_said_so(processor, caplog):
+    short, long = (Example("s", (WHITE, "u" * n), ("", "answer")) for n in (3, 400))
+    plain = ExampleCollator(processor)
+    room = plain([short])["input_ids"].shape[1]
+    batch = ExampleCollator(processor, max_length=room)([short, long, short])
+    assert tensors_alike(batch, plain([short, short]))
+    assert f"max_length is {room}" in caplog.text
+
+
+def test_of_nothing_but_too_long_examples_the_shortest_stays(processor):
+    long, longer = (Example("s", (WHITE, "u" * n), ("", "answer")) for n in (40, 400))
+    batch = ExampleCollator(processor, max_length=5)([longer, long])
+    assert tensors_alike(batch, ExampleCollator(processor)([long]))
+
+
 def test_a_prompt_is_a_chat_of_two_turns_with_its_pictures_in_place():
     example = Example("system", ("before", WHITE, "after"), ("", "answer"))
     assert chat_messages(example) == [

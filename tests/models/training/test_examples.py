@@ -11,7 +11,8 @@ from models.comparison import Comparison, JudgeImage, LabeledComparison
 from models.judgement import read_judgement, verdict_prefix
 from models.neutralise import Neutraliser
 from models.prompts import DEFAULT_DIR, JUDGE_LAYOUTS, PROXY_LAYOUTS, read_prompts
-from models.toyworld import CaseOptions, make_case
+from models.toyworld import STRATA, CaseOptions, make_case
+from models.toyworld.looking import random_facts
 from models.toyworld.scene import draw
 from models.training.examples import (
     LOOK_INSTRUCTION,
@@ -32,6 +33,7 @@ neutralise = Neutraliser(SPECIAL)
 prompts = read_prompts(DEFAULT_DIR, (*JUDGE_LAYOUTS, *PROXY_LAYOUTS))
 PRIORITY = make_case(random.Random(5), CaseOptions(stratum="rubric"))
 SEEING = make_case(random.Random(5), CaseOptions(stratum="image"))
+FACTS = {matter.standard for matter in (*PRIORITY.priorities, *SEEING.priorities) if matter.seen}
 
 
 def judged(case, seed, mixture=SURE):
@@ -58,6 +60,15 @@ def was_given(example):
 
 def was_evaluated(example):
     return "<eval></eval>" not in "".join(example.answer)
+
+
+def given_rubric(example):
+    """The text of the rubric in the prompt."""
+    return re.search(r"<rubric>\n(.*?)\n</rubric>", example.user[-1], re.DOTALL)[1]
+
+
+def is_unstated(example):
+    return "as in the image" in given_rubric(example)
 
 
 def share(examples, has):
@@ -93,10 +104,8 @@ def test_a_judge_is_asked_in_the_words_that_serving_uses(case):
     for seed in range(20):
         example = judged(case, seed)
         if was_given(example):
-            rubric = re.search(r"<rubric>\n(.*?)\n</rubric>", example.user[-1], re.DOTALL)
-            served = prompts["rubric_given"].fill(
-                comparison, neutralise, dataclasses.replace(case.rubric, text=rubric[1])
-            )
+            rubric = dataclasses.replace(case.rubric, text=given_rubric(example))
+            served = prompts["rubric_given"].fill(comparison, neutralise, rubric)
         else:
             served = prompts["write_rubric"].fill(comparison, neutralise)
         assert shown(example) == served.system + served.user[-1]
@@ -153,8 +162,8 @@ def test_a_given_rubric_puts_first_what_its_verdict_follows(make):
     by_rubric = {}
     for seed in range(100):
         example = make(PRIORITY, seed, Mixture(rubric_given=1.0))
-        text = re.search(r"<rubric>\n(.*?)\n</rubric>", example.user[-1], re.DOTALL)[1]
-        heaviest = max(re.findall(r"(\S[^\n]*) \((\d+)%\)", text), key=lambda m: int(m[1]))[0]
+        weighed = re.findall(r"(\S[^\n]*) \((\d+)%\)", given_rubric(example))
+        heaviest = max(weighed, key=lambda m: int(m[1]))[0]
         by_rubric.setdefault(heaviest.split(". ", 1)[1], set()).add(read(example).preferred)
     assert len(by_rubric) == 2
     assert sorted(by_rubric.values(), key=str) == [{1}, {2}]
@@ -177,16 +186,80 @@ def test_a_rubric_that_is_given_is_never_faulty():
         assert "Quality (50%)" not in shown(example)
 
 
+# Given rubrics
+
+
+@pytest.mark.parametrize("make", [judged, proxied])
+@pytest.mark.parametrize("unstated", [0.0, 1.0])
+def test_a_given_rubric_comes_in_all_weights_and_orders(make, unstated):
+    mixture = Mixture(rubric_given=1.0, unstated=unstated)
+    rubrics = [given_rubric(make(SEEING, seed, mixture)) for seed in range(120)]
+    weights = {tuple(re.findall(r"(\d+)%", rubric)) for rubric in rubrics}
+    heavier_first = {("60", "40"), ("70", "30"), ("80", "20")}
+    assert weights == heavier_first | {pair[::-1] for pair in heavier_first}
+
+
+@pytest.mark.parametrize("make", [judged, proxied])
+@pytest.mark.parametrize("case", [PRIORITY, SEEING], ids=["rubric", "image"])
+@pytest.mark.parametrize("unstated", [0.0, 0.3, 1.0])
+def test_as_many_given_rubrics_leave_the_facts_unstated_as_the_mixture_says(make, case, unstated):
+    mixture = Mixture(rubric_given=1.0, unstated=unstated)
+    examples = [make(case, seed, mixture) for seed in range(200)]
+    assert share(examples, is_unstated) == pytest.approx(unstated, abs=0.13 * (0 < unstated < 1))
+
+
+@pytest.mark.parametrize("make", [judged, proxied])
+@pytest.mark.parametrize("stratum", STRATA)
+def test_each_fact_stands_either_in_the_given_rubric_or_in_the_evaluation(make, stratum):
+    rng = random.Random(stratum)
+    for seed in range(40):
+        case = make_case(rng, CaseOptions(stratum))
+        example = make(case, seed, Mixture(0.0, rubric_given=1.0, unstated=0.5))
+        rubric, evaluation = given_rubric(example), read(example).evaluation.splitlines()
+        for fact in (matter.standard for matter in case.priorities if matter.seen):
+            assert (fact in rubric) != (fact in evaluation)
+            assert (fact in evaluation) == is_unstated(example)
+
+
+@pytest.mark.parametrize("make", [judged, proxied])
+def test_a_prompt_that_leaves_the_facts_unstated_does_not_say_them_anywhere(make):
+    for case in (PRIORITY, SEEING):
+        for seed in range(20):
+            text = shown(make(case, seed, Mixture(rubric_given=1.0, unstated=1.0)))
+            assert not [fact for fact in FACTS if fact in text]
+
+
+@pytest.mark.parametrize("make", [judged, proxied])
+def test_priorities_are_reversed_as_often_where_the_facts_are_unstated(make):
+    mixture = Mixture(rubric_given=1.0, unstated=1.0)
+    verdicts = [read(make(PRIORITY, seed, mixture)).preferred for seed in range(200)]
+    assert share(verdicts, lambda v: v != PRIORITY.label) == pytest.approx(0.5, abs=0.14)
+
+
+def test_a_rubric_that_the_judge_writes_states_the_facts_even_so():
+    for seed in range(20):
+        example = judged(PRIORITY, seed, Mixture(0.0, 0.0, vague=0, misweighted=0, unstated=1.0))
+        assert read(example).rubric == PRIORITY.rubric
+        assert all(m.standard in read(example).rubric.text for m in PRIORITY.priorities)
+
+
+def test_a_vague_rubric_is_made_up_for_by_an_evaluation_that_states_the_facts():
+    for seed in range(10):
+        evaluation = read(judged(PRIORITY, seed, Mixture(0.0, 0.0, vague=1.0))).evaluation
+        seen = [matter.standard for matter in PRIORITY.priorities if matter.seen]
+        assert evaluation.splitlines()[1:-2] == seen
+
+
 # Proxies
 
 
 @FOLDERS
 def test_a_proxys_prompt_ends_with_the_rubric(folder):
     own = read_prompts(folder, PROXY_LAYOUTS)
-    example = proxy_example(SEEING, own, neutralise, random.Random(0), SURE)
-    before, rubric, after = example.user[-1].rpartition(SEEING.rubric.text)
-    assert rubric
-    assert after.strip() in ("", "</rubric>")
+    example = proxy_example(SEEING, own, neutralise, random.Random(0), Mixture(unstated=0))
+    before, _, rubric = example.user[-1].rpartition("<rubric>\n")
+    varied = {SEEING.with_rubric_varied(random.Random(seed)).rubric.text for seed in range(60)}
+    assert rubric.strip().removesuffix("\n</rubric>") in varied
     assert all(response in before for response in SEEING.responses)
 
 
@@ -272,16 +345,36 @@ def test_a_look_shows_the_scene_and_asks_for_facts():
     assert example.scene == SEEING.scene
 
 
-def test_what_is_looked_for_is_given_and_what_is_seen_is_learned():
+@pytest.mark.parametrize("checked", [False, True])
+def test_what_is_looked_for_is_given_and_what_is_seen_is_learned(checked):
     for seed in range(20):
         case = make_case(random.Random(seed))
-        example = look_example(case.scene, random.Random(seed), 8)
+        example = look_example(case.scene, random.Random(seed), 8, checked=checked)
         lines = "".join(example.answer).splitlines()
-        assert 1 <= len(lines) <= 8
-        assert len({*lines}) == len(lines)
+        assert 1 <= len(lines) <= 8 * (1 + checked)
+        assert checked or len({*lines}) == len(lines)
         given, seen = example.answer[::2], example.answer[1::2]
         assert all(piece.startswith((" ", "\n")) or not piece for piece in seen)
         assert "".join(a + b for a, b in zip(given, seen, strict=True)) == "".join(example.answer)
+
+
+def test_a_look_says_facts_and_nothing_else():
+    for seed in range(20):
+        scene = make_case(random.Random(seed)).scene
+        lines = "".join(look_example(scene, random.Random(seed), 8).answer).splitlines()
+        assert lines == [fact.text for fact in random_facts(scene, random.Random(seed), 8)]
+
+
+def test_a_statement_to_check_is_given_and_what_is_found_of_it_is_learned():
+    for seed in range(20):
+        scene = make_case(random.Random(seed)).scene
+        answer = look_example(scene, random.Random(seed), 24, checked=True).answer
+        found = [
+            place for place, piece in enumerate(answer) if re.search("(correct|wrong)$", piece)
+        ]
+        assert found
+        assert all(place % 2 == 1 for place in found)
+        assert all(answer[place - 1].endswith(".") for place in found)
 
 
 def test_the_same_random_state_looks_for_the_same():

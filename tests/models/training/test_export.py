@@ -264,6 +264,22 @@ def test_a_worse_release_leaves_the_published_one_as_it_is(recipe, tmp_path, bef
     assert export(asked) == place
 
 
+def test_an_unmeasured_release_never_replaces_a_measured_one(recipe, tmp_path):
+    before = published(tmp_path / "there", accuracy=0.5)
+    with pytest.raises(WorseThanBefore, match=r"was measured and this release was not"):
+        export(recipe(publish=tmp_path / "there"))
+    assert contents(tmp_path / "there") == before
+
+
+def test_a_publication_killed_between_its_two_renames_loses_nothing(recipe, tmp_path):
+    better = published(tmp_path / ".there.before", accuracy=0.9)
+    worse = recipe(publish=tmp_path / "there", evaluation_cases=1500)
+    measured(worse, accuracy=0.6)
+    with pytest.raises(WorseThanBefore):
+        export(worse)
+    assert contents(tmp_path / "there") == better
+
+
 # With figures
 
 
@@ -279,6 +295,9 @@ def test_through_a_service_it_is_calibrated_measured_and_published(recipe, tmp_p
     assert release.config.calibration != Calibration()
     metrics = json.loads((place / "metrics.json").read_text())
     assert metrics["n"] == 8
+    assert metrics["readable_without_structured_output"] == 1.0
+    assert release.config.structured_output
+    assert not (asked.run / "unstructured").exists()
     assert metrics["fingerprint"] == release.fingerprint
     card = (place / "README.md").read_text()
     assert "On 8 fresh drawn cases" in card

@@ -20,6 +20,7 @@ from models.prompts import DEFAULT_DIR, JUDGE_LAYOUTS, PROXY_LAYOUTS, FilledProm
 from models.rubric import Rubric
 from models.toyworld import CaseOptions, make_case
 from models.training.collate import chat_messages
+from models.training.errors import ProxySilent
 from models.training.examples import Example
 from models.training.grpo import JudgementReward, ServedProxy, Task, lazy_tasks, toy_task
 from models.training.rewards import AGGREGATIONS, Opinion
@@ -137,6 +138,36 @@ def test_the_aggregation_that_is_asked_for_adds_up(aggregation):
     assert aggregation in ("explicit-1", "explicit-2") or len({*totals}) > 2
 
 
+class SilentProxy:
+    """Gives opinions only in the calls it is told to."""
+
+    def __init__(self, *answers):
+        self.answers = iter(answers)
+
+    async def opinions(self, asked):
+        return [next(self.answers)] * len(asked) if asked else []
+
+
+def generations(proxy, completions):
+    reward = JudgementReward(AGGREGATIONS["implicit"], proxy)
+    for completion in completions:
+        reward([[]], [completion], [task()], lambda *_: None)
+
+
+def test_a_run_whose_proxy_is_gone_is_ended():
+    with pytest.raises(ProxySilent, match="look whether the service at proxy_url is up"):
+        generations(SilentProxy(*[None] * 5), [rollout("a")] * 5)
+
+
+def test_a_proxy_that_comes_back_has_not_gone():
+    answers = [None] * 4 + [Opinion(1, 0.9)] + [None] * 4
+    generations(SilentProxy(*answers), [rollout("a")] * len(answers))
+
+
+def test_a_proxy_that_is_not_asked_is_not_silent():
+    generations(SilentProxy(*[None] * 4), [rollout("a")] * 4 + ["no rubric at all"] * 9)
+
+
 def test_the_proxy_sees_neither_verdict_nor_justification():
     proxy = FakeProxy({"one": Opinion(1, 0.9)})
     rewarded([rollout("one", verdict=2)], [task()], proxy)
@@ -185,8 +216,8 @@ def test_a_proxy_is_given_the_rubric_that_its_label_follows():
         rubrics.setdefault(*deciding, set()).add(asked.labeled.label)
         assert asked.begins_with == "evaluation"
     assert rubrics == {
-        case.priorities[0].criterion: {case.label},
-        case.priorities[1].criterion: {3 - case.label},
+        case.priorities[0].topic.capitalize(): {case.label},
+        case.priorities[1].topic.capitalize(): {3 - case.label},
     }
 
 

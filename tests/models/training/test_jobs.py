@@ -263,7 +263,9 @@ def diverge(jobs, untrained, run, train, watch):
     return str(raised.value)
 
 
-def test_a_run_whose_loss_runs_away_is_stopped_and_keeps_its_checkpoint(jobs, untrained, tmp_path):
+def test_a_run_whose_loss_runs_away_is_stopped_and_keeps_its_last_good_checkpoint(
+    jobs, untrained, tmp_path
+):
     watch = {"diverged_above": 1.05, "patience_steps": 2}
     train = {"learning_rate": 0.5, "save_steps": 1}
     said = diverge(jobs, untrained, tmp_path / "run", train, watch)
@@ -271,8 +273,9 @@ def test_a_run_whose_loss_runs_away_is_stopped_and_keeps_its_checkpoint(jobs, un
     run = tmp_path / "run"
     stopped = json.loads((run / "run.json").read_text())["steps"]
     assert 2 <= stopped < 24
-    assert not (run / f"checkpoint-{stopped}").exists()
-    assert (run / f"checkpoint-{stopped - 1}" / COMPLETE).exists()
+    last_good = stopped - watch["patience_steps"]
+    assert [path.name for path in run.glob("checkpoint-*")] == [f"checkpoint-{last_good}"]
+    assert (run / f"checkpoint-{last_good}" / COMPLETE).exists()
     assert len(losses(run)) == stopped
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import shutil
 
 import pytest
@@ -14,7 +16,7 @@ from models.training.data.files import write_records
 from models.training.data.images import ImageRefused
 from models.training.data.records import JudgedRecord, PreferenceRecord
 from models.training.errors import RecipeInvalid
-from models.training.examples import LOOK_INSTRUCTION
+from models.training.examples import LOOK_INSTRUCTION, Mixture
 from models.training.recipe import ExampleSource, TaskSource
 from models.training.sources import example_maker, prompts_of, task_maker
 
@@ -227,6 +229,15 @@ def test_a_picture_that_is_not_there_or_outside_is_refused_by_name(folder, judge
 # Prompts
 
 
+def test_a_large_picture_is_shrunk_as_serving_does(folder, judged):
+    file = folder / "judged.jsonl"
+    write_records(file, [judged(0, images=pictured(1))], JudgedRecord)
+    source = ExampleSource(**ALWAYS_WHOLE, path=file, most_pixels=784)
+    example = example_maker(source, "judge", TOKENS)[1](0)
+    (picture,) = [part for part in example.user if isinstance(part, JudgeImage)]
+    assert picture.pixels.width * picture.pixels.height <= 784
+
+
 def test_without_a_folder_the_default_prompts_are_taken():
     assert set(prompts_of("judge", None)) == set(JUDGE_LAYOUTS)
     assert set(prompts_of("proxy", None)) == set(PROXY_LAYOUTS)
@@ -256,6 +267,57 @@ def test_so_many_drawn_examples_are_facts(role, facts, low, high):
     assert number == 100
     looks = [make(index).system == LOOK_INSTRUCTION for index in range(number)]
     assert low <= sum(looks) <= high
+
+
+@pytest.mark.parametrize("role", ["judge", "proxy"])
+def test_facts_that_are_mixed_in_are_followed_by_claims_to_check(role):
+    source = ExampleSource(source="toyworld", examples=20, facts=1.0, seed=2)
+    _, make = example_maker(source, role, TOKENS)
+    lines = "".join("".join(make(index).answer) for index in range(20)).splitlines()
+    checked = [line.endswith((": correct", ": wrong")) for line in lines]
+    assert 0.2 < sum(checked) / len(lines) < 0.5
+    assert not any(one and other for one, other in itertools.pairwise(checked))
+
+
+UNSTATED = "as in the image"
+VAGUE = "Quality (50%)"
+
+
+def drawn(role, **shares):
+    """The prompts and the answers of a hundred drawn cases."""
+    source = ExampleSource(source="toyworld", examples=100, seed=3, **shares)
+    number, make = example_maker(source, role, TOKENS)
+    examples = [make(index) for index in range(number)]
+    return [text_of(e.user) for e in examples], ["".join(e.answer) for e in examples]
+
+
+def test_a_recipe_that_says_nothing_has_the_shares_of_a_mixture():
+    source, mixture = ExampleSource(source="toyworld"), Mixture()
+    for field in dataclasses.fields(Mixture):
+        assert getattr(source, field.name) == getattr(mixture, field.name)
+    assert source.empty_evaluation == source.unstated == 0.3
+
+
+def test_a_drawn_judge_takes_each_share_from_its_recipe():
+    asked, answers = drawn("judge", rubric_given=0.5, unstated=1, empty_evaluation=0, vague=1)
+    given = ["\n<rubric>\n" in text for text in asked]
+    assert 35 <= sum(given) <= 65
+    assert [UNSTATED in text for text in asked] == given
+    assert [VAGUE not in answer for answer in answers] == given
+    assert not any("<eval></eval>" in answer for answer in answers)
+
+
+def test_a_drawn_judge_writes_rubrics_that_state_the_facts():
+    asked, answers = drawn("judge", rubric_given=0, unstated=1, empty_evaluation=1, vague=0)
+    assert not any(UNSTATED in text for text in (*asked, *answers))
+    assert not any(VAGUE in answer for answer in answers)
+    assert all("<eval></eval>" in answer for answer in answers)
+
+
+@pytest.mark.parametrize(("unstated", "low", "high"), [(0.0, 0, 0), (0.4, 20, 60), (1.0, 100, 100)])
+def test_so_many_of_a_drawn_proxys_rubrics_leave_the_facts_unstated(unstated, low, high):
+    asked, _ = drawn("proxy", rubric_given=0, unstated=unstated)
+    assert low <= sum(UNSTATED in text for text in asked) <= high
 
 
 def test_drawn_cases_depend_on_seed_role_and_index():

@@ -45,6 +45,13 @@ def test_scenes_depend_on_seed_and_index_alone():
     assert one[42]["example"].scene != one[43]["example"].scene
 
 
+def test_scenes_are_looked_at_and_no_claim_is_checked():
+    for row in look_examples(20, 0, 12):
+        lines = "".join(row["example"].answer).splitlines()
+        assert 1 <= len(lines) <= 12
+        assert not any(line.endswith((": correct", ": wrong")) for line in lines)
+
+
 def test_what_cells_show_is_what_the_scene_has():
     for seed in range(20):
         scene = make_case(random.Random(seed)).scene

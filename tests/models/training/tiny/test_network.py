@@ -13,7 +13,9 @@ from models.judgement import verdict_prefix
 from models.neutralise import Neutraliser
 from models.prompts import read_prompts
 from models.release import control_tokens
+from models.rubric import Rubric
 from models.toyworld import make_case
+from models.toyworld.phrasing import NAMES
 from models.toyworld.scene import COLUMNS, ROWS, draw
 from models.training.collate import chat_messages
 from models.training.examples import Mixture, judge_example
@@ -100,6 +102,22 @@ def test_the_chat_template_takes_plain_text_too():
     assert tokenizer.apply_chat_template(turns, tokenize=False) == (
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_response_is_called_is_one_token_in_prompts_and_evaluations(name):
+    (called,) = tokenizer.encode(name)
+    for text in (f"<response_1>\n{name}: 3", f"first: number\n{name} number 3, is 3: correct"):
+        assert tokenizer.encode(text).count(called) == 1
+
+
+@pytest.mark.parametrize("layout", PROMPTS)
+def test_prompts_call_the_responses_what_evaluations_call_them(layout):
+    comparison = make_case(random.Random(2)).labeled().comparison
+    rubric = None if layout == "write_rubric" else Rubric("1. Form (100%): one word.")
+    filled = PROMPTS[layout].fill(comparison, Neutraliser(network.SPECIAL_TOKENS), rubric)
+    for name, response in zip(NAMES, comparison.responses, strict=True):
+        assert f"\n{name}: {response}\n" in f"{filled.user[-1]}\n"
 
 
 # The processor

@@ -1,0 +1,229 @@
+"""The paper's experiment in miniature: does a proxy's reward make rubrics that transfer?
+
+Four arms from one short cold start a seed: supervised training alone; GRPO without a proxy; GRPO
+with the proxy after supervised training; GRPO with the proxy after reinforcement learning too. Each
+judge is released with an evaluator that no training run has ever asked, and measured through the
+service: its accuracy, and what its rubrics are worth to that evaluator.
+
+Every step is a job of ``python -m models.training`` in a process of its own: a killed experiment
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.benchmarks.asking import at_least_one
+from models.benchmarks.statistics import wilson_interval
+from models.benchmarks.toyworld import Judged, Run, fresh_cases, judge_all
+from models.benchmarks.transfer import summary, try_rubrics
+from models.errors import ModelsError
+from models.training.errors import TrainingError
+from models.training.served import served
+
+_RUNS = {
+    "SFT": "sft",
+    "GRPO, no proxy": "none",
+    "GRPO, Proxy-SFT": "proxy-sft",
+    "GRPO, Proxy-RL": "proxy-rl",
+}
+_CASES_SEED = 77
+_CONCURRENCY = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training job: a shipped recipe and what is put over it."""
+
+    recipe: str
+    settings: tuple[str, ...]
+
+    @property
+    def command(self) -> list[str]:
+        """As a user would type it."""
+        options = [word for setting in self.settings for word in ("--set", setting)]
+        return [sys.executable, "-m", "models.training", self.recipe, *options]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything of an experiment lies, and how large it is.
+
+    Attributes:
+        root: all runs go under it.
+        cold_start: supervised examples of each judge.
+        prompts: rollout prompts of each GRPO run.
+        cases: fresh ones that each arm is measured on.
+    """
+
+    root: Path
+    seeds: int = 2
+    cold_start: int = 48_000
+    prompts: int = 640
+    cases: int = 2000
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What is compared, the cold start first."""
+        return tuple(_RUNS)
+
+    def judge(self, arm: str, seed: int) -> Path:
+        """The run that makes an arm's judge."""
+        return self.root / f"{_RUNS[arm]}-{seed}"
+
+    def release(self, arm: str, seed: int) -> Path:
+        """The judge of an arm with the evaluator beside it."""
+        return self.root / "releases" / self.judge(arm, seed).name
+
+    def jobs(self) -> Iterator[Job]:
+        """All of them, each after those that it needs."""
+        proxies = {
+            "GRPO, Proxy-SFT": Path("runs/tiny/sft-proxy"),
+            "GRPO, Proxy-RL": self.root / "proxy-rl",
+        }
+        yield Job("tiny-sft-proxy", self._at("evaluator", 900))
+        yield Job("tiny-proxy-rl", self._at("proxy-rl", 901))
+        for seed in range(self.seeds):
+            start = self.judge("SFT", seed)
+            size = f"data.examples={self.cold_start}"
+            yield Job("tiny-sft-judge", (*self._at(start.name, 910 + seed), size))
+            for arm in self.arms[1:]:
+                settings = (
+                    *self._at(self.judge(arm, seed).name, 920 + seed),
+                    _path("model", start / "model"),
+                    f"data.prompts_drawn={self.prompts}",
+                )
+                if (proxy := proxies.get(arm)) is None:
+                    yield Job("tiny-grpo-no-proxy", settings)
+                    continue
+                asked = self.root / "asked" / f"{proxy.name}-{seed}"
+                yield self._paired(asked, start, proxy)
+                release = _path("proxy_release", asked / "release")
+                yield Job("tiny-grpo", (*settings, release))
+            for arm in self.arms:
+                evaluator = self.root / "evaluator"
+                yield self._paired(self.release(arm, seed), self.judge(arm, seed), evaluator)
+
+    def _paired(self, run: Path, judge: Path, proxy: Path) -> Job:
+        """A release of a judge and somebody who is shown its rubrics."""
+        return Job(
+            "tiny-interim",
+            (
+                _path("run", run),
+                _path("judge", judge / "model"),
+                _path("proxy", proxy / "model"),
+            ),
+        )
+
+    def _at(self, name: str, seed: int) -> tuple[str, ...]:
+        return (_path("run", self.root / name), f"data.seed={seed}", f"train.seed={seed}")
+
+
+def _path(key: str, path: Path) -> str:
+    return f"{key}={json.dumps(str(path))}"
+
+
+def run_jobs(jobs: Sequence[Job]) -> None:
+    """Runs each that is not finished.
+
+    Raises:
+        TrainingError: one failed; what it said is above.
+    """
+    for number, job in enumerate(jobs, start=1):
+        print(f"[{number}/{len(jobs)}] {' '.join(job.command[1:])}", flush=True)
+        if subprocess.run(job.command, check=False).returncode:
+            raise TrainingError("a job failed: see above; run this again to go on")
+
+
+def measure(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
+    """One arm's figures through a service; kept beside its release."""
+    kept = plan.release(arm, seed) / f"figures-{plan.cases}.json"
+    if kept.exists():
+        known: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        return known
+    cases = fresh_cases(plan.cases, _CASES_SEED)
+    with served(plan.release(arm, seed) / "release", plan.release(arm, seed) / "service") as url:
+        judged = asyncio.run(judge_all(cases, url, Run(f"{arm}, seed {seed}"), _CONCURRENCY))
+        tried = asyncio.run(
+            try_rubrics(cases, url, oracle=False, temperature=0.0, concurrency=_CONCURRENCY)
+        )
+    readable = sum(j.preferred is not None for j in judged)
+    found = {
+        "arm": arm,
+        "seed": seed,
+        "n": len(judged),
+        "accuracy": _share(judged),
+        "image": _share([j for j in judged if j.case.stratum == "image"]),
+        "rubric": _share([j for j in judged if j.case.stratum == "rubric"]),
+        "readable": [readable / len(judged), *wilson_interval(readable, len(judged))],
+        "transfer": summary(tried),
+    }
+    kept.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+def _share(judged: Sequence[Judged]) -> list[float]:
+    right = sum(j.is_right for j in judged)
+    return [right / len(judged), *wilson_interval(right, len(judged))]
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a row for each arm and seed, shares in percent, 95% intervals."""
+    lines = [
+        "| arm | seed | accuracy | image-decided | rubric-decided | transfer | readable |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found:
+        transfer = [row["transfer"]["transfer"], *row["transfer"]["transfer_interval_95"]]
+        shares = [row["accuracy"], row["image"], row["rubric"], transfer, row["readable"]]
+        lines.append(f"| {row['arm']} | {row['seed']} | {' | '.join(map(_cell, shares))} |")
+    return "\n".join(lines)
+
+
+def _cell(share: Sequence[float]) -> str:
+    value, low, high = (100 * part for part in share)
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m models.training.tiny.experiment``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.training.tiny.experiment",
+        description="Four ways to train a toy judge, compared by accuracy and by how far its "
+        "rubrics lead an evaluator that it never met. Needs runs/tiny of `make tiny`. Hours; "
+        "goes on where it was.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, default=Path("runs/experiment"))
+    parser.add_argument("--seeds", type=at_least_one, default=Plan.seeds)
+    parser.add_argument("--cold-start", type=at_least_one, default=Plan.cold_start)
+    parser.add_argument("--prompts", type=at_least_one, default=Plan.prompts)
+    parser.add_argument("--cases", type=at_least_one, default=Plan.cases)
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    options = parser.parse_args(argv)
+    plan = Plan(options.root, options.seeds, options.cold_start, options.prompts, options.cases)
+    jobs = list(plan.jobs())
+    if options.dry_run:
+        print("\n".join(" ".join(job.command[1:]) for job in jobs))
+        return 0
+    try:
+        run_jobs(jobs)
+        found = [measure(plan, arm, seed) for arm in plan.arms for seed in range(plan.seeds)]
+    except ModelsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    (plan.root / "table.md").write_text(table(found) + "\n", encoding="utf-8")
+    print(table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
