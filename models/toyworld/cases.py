@@ -110,7 +110,10 @@ class ToyCase:
         seen = [
             m.standard for m in self.priorities if m.seen and m.standard not in self.rubric.text
         ]
-        found = [f"{n} {', '.join(f)}" for n, f in zip(NAMES, self.findings, strict=True)]
+        found = [
+            f"{name}: {response}\n{', '.join(findings)}"
+            for name, response, findings in zip(NAMES, self.responses, self.findings, strict=True)
+        ]
         return "\n".join([f"first: {self.priorities[0].topic}", *seen, *found])
 
     def labeled(self) -> LabeledComparison:

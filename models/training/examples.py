@@ -89,7 +89,9 @@ def judge_example(
         case.labeled().comparison, neutralise, case.rubric if given else None
     )
     rubric = None if given else case.rubric
-    return _supervised(prompt, rubric, case.evaluation if evaluated else "", case.label)
+    # It quotes the responses, which are shown neutralised.
+    evaluation = neutralise(case.evaluation).text if evaluated else ""
+    return _supervised(prompt, rubric, evaluation, case.label)
 
 
 def proxy_example(
@@ -109,7 +111,8 @@ def proxy_example(
         case = case.with_priority_reversed()
     case = case.with_rubric_varied(rng, stated=rng.random() >= mixture.unstated)
     prompt = prompts["proxy"].fill(case.labeled().comparison, neutralise, case.rubric)
-    return _supervised(prompt, None, case.evaluation if evaluated else "", case.label)
+    evaluation = neutralise(case.evaluation).text if evaluated else ""
+    return _supervised(prompt, None, evaluation, case.label)
 
 
 def record_example(
@@ -154,7 +157,7 @@ def look_example(scene: Scene, rng: random.Random, facts: int, *, checked: bool 
             wrong = [claim for claim in fact.alternatives if claim != fact.answer]
             claim = fact.answer if rng.random() < 0.5 else rng.choice(wrong)
             statement = rng.choice(STATEMENTS[fact.family]).format(claim)
-            pieces += [statement, f" {finding(fact.family, claim, fact.answer)}\n"]
+            pieces += [f"{statement}\n", f"{finding(fact.family, claim, fact.answer)}\n"]
     picture = JudgeImage(draw(scene), identity="")
     return Example(LOOK_INSTRUCTION, (picture,), tuple(pieces), scene)
 

@@ -399,8 +399,10 @@ def test_an_evaluation_says_what_comes_first_what_its_rubric_does_not_state_and_
             assert version.evaluation.split("\n") == [
                 f"first: {version.priorities[0].topic}",
                 *(fact for fact in facts if fact not in version.rubric.text),
-                f"{NAMES[0]} {one}",
-                f"{NAMES[1]} {two}",
+                f"{NAMES[0]}: {version.responses[0]}",
+                one,
+                f"{NAMES[1]}: {version.responses[1]}",
+                two,
             ]
 
 
@@ -413,7 +415,7 @@ def test_a_rubric_that_states_the_facts_leaves_none_to_its_evaluation(
         weighed_otherwise = teacher_rubric(case, rng, vague=0, misweighted=1)
         for version in (case, case.with_rubric(weighed_otherwise)):
             said = version.evaluation.split("\n")
-            assert len(said) == 3
+            assert len(said) == 5
             assert not {*facts_by_priority(oracle, case)} & {*said}
 
 
@@ -425,7 +427,7 @@ def test_a_rubric_that_is_vague_or_leaves_the_facts_unstated_leaves_all_to_its_e
     for case in of_every_family(stratum, held_out):
         vague = case.with_rubric(teacher_rubric(case, rng, vague=1, misweighted=0))
         for version in (vague, case.with_rubric_varied(rng, stated=False)):
-            assert version.evaluation.split("\n")[1:-2] == facts_by_priority(oracle, case)
+            assert version.evaluation.split("\n")[1:-4] == facts_by_priority(oracle, case)
 
 
 @pytest.mark.parametrize("stating", [0, 1])
@@ -437,7 +439,7 @@ def test_a_rubric_that_states_one_of_two_facts_leaves_the_other_to_its_evaluatio
         matter = case.priorities[stating]
         rubric = Rubric(f"1. {matter.topic.capitalize()} (100%): {matter.standard}.")
         found = case.with_rubric(rubric).evaluation.split("\n")
-        assert found[1:-2] == [facts[1 - stating]]
+        assert found[1:-4] == [facts[1 - stating]]
 
 
 # --- reversing the priority ------------------------------------------------------------------

@@ -229,7 +229,8 @@ def test_control_tokens_in_outside_text_are_none(processor, prompts, neutralise,
         for token in processor.tokenizer.get_added_vocab():
             assert number_of(processor, hostile, token) == number_of(processor, benign, token)
         text = decoded(processor, hostile["input_ids"][0])
-        assert text.count(neutralise(HOSTILE).text) == 2
+        quoted = 1 if "<eval>\n" in text else 0
+        assert text.count(neutralise(HOSTILE).text) == 2 + quoted
 
 
 @pytest.mark.parametrize("role", [JUDGE_LAYOUTS, PROXY_LAYOUTS])
