@@ -94,6 +94,7 @@ def summary(tried: Sequence[Tried]) -> dict[str, Any]:
         if members:
             found[f"{stratum}_decided"] = {"n": len(members), **_transfer(members)}
     found["abstained"] = round(sum(t.own is None for t in tried) / len(tried), 4)
+    found["abstained_anothers"] = round(sum(t.anothers is None for t in tried) / len(tried), 4)
     return found
 
 

@@ -74,8 +74,7 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
 NAMES = ("former", "latter")
 """What the toy world's prompts and evaluations call the two responses.
 
-Each is one token that means nothing else; a digit also counts things and weighs criteria, and the
-embedded judge took one response for the other far longer.
+Each is one token that means nothing else; a digit also counts things and weighs criteria.
 """
 
 TOPICS = {

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="put over the recipe; KEY may be dotted, VALUE is TOML",
+        help="put over the recipe; KEY may be dotted, VALUE is TOML; KEY= takes KEY away",
     )
     parser.add_argument(
         "--dry-run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 
 from models.comparison import JudgeImage, LabeledComparison, Position
@@ -44,18 +45,22 @@ class Example:
         return sum(len(part) for part in texts if isinstance(part, str))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
     """In which forms a case becomes an example.
 
     Attributes:
         empty_evaluation: share asked for the verdict at once (verdict depth).
+        shortened: share of those that keep the end of their evaluation, cut at any word: from its
+            end backwards a judge learns to do without it (arXiv 2405.14838), where a small one
+            does not learn to do without all of it at once.
         rubric_given: share of a judge's examples with the rubric in the prompt.
         vague, misweighted: share of teacher rubrics with that fault.
         unstated: share of given rubrics that leave what the image shows to their reader.
     """
 
     empty_evaluation: float = 0.3
+    shortened: float = 0.0
     rubric_given: float = 0.35
     vague: float = 0.15
     misweighted: float = 0.15
@@ -75,7 +80,7 @@ def judge_example(
     teacher's, faults included.
     """
     given = rng.random() < mixture.rubric_given
-    evaluated = rng.random() >= mixture.empty_evaluation
+    left = _left_of_evaluation(rng, mixture)
     if given:
         if case.stratum == "rubric" and rng.random() < 0.5:
             case = case.with_priority_reversed()
@@ -89,9 +94,7 @@ def judge_example(
         case.labeled().comparison, neutralise, case.rubric if given else None
     )
     rubric = None if given else case.rubric
-    # It quotes the responses, which are shown neutralised.
-    evaluation = neutralise(case.evaluation).text if evaluated else ""
-    return _supervised(prompt, rubric, evaluation, case.label)
+    return _supervised(prompt, rubric, neutralise(case.evaluation).text, left, case.label)
 
 
 def proxy_example(
@@ -106,13 +109,12 @@ def proxy_example(
     Where the rubric decides, half of the rubrics contradict the question, so that nothing but
     the rubric predicts the verdict.
     """
-    evaluated = rng.random() >= mixture.empty_evaluation
+    left = _left_of_evaluation(rng, mixture)
     if case.stratum == "rubric" and rng.random() < 0.5:
         case = case.with_priority_reversed()
     case = case.with_rubric_varied(rng, stated=rng.random() >= mixture.unstated)
     prompt = prompts["proxy"].fill(case.labeled().comparison, neutralise, case.rubric)
-    evaluation = neutralise(case.evaluation).text if evaluated else ""
-    return _supervised(prompt, None, evaluation, case.label)
+    return _supervised(prompt, None, neutralise(case.evaluation).text, left, case.label)
 
 
 def record_example(
@@ -129,7 +131,7 @@ def record_example(
     """
     is_proxy = "proxy" in prompts
     given = is_proxy or rng.random() < mixture.rubric_given
-    evaluated = rng.random() >= mixture.empty_evaluation
+    left = _left_of_evaluation(rng, mixture)
     layout: Layout = "proxy" if is_proxy else "rubric_given" if given else "write_rubric"
     # A teacher may quote a candidate: what stands for a control token must not become one here.
     rubric = Rubric(
@@ -137,8 +139,8 @@ def record_example(
         neutralise(record.teacher.justification).text if record.teacher.justification else None,
     )
     prompt = prompts[layout].fill(labeled.comparison, neutralise, rubric if given else None)
-    evaluation = neutralise(record.teacher.evaluation).text if evaluated else ""
-    return _supervised(prompt, None if given else rubric, evaluation, labeled.label)
+    evaluation = neutralise(record.teacher.evaluation).text
+    return _supervised(prompt, None if given else rubric, evaluation, left, labeled.label)
 
 
 def look_example(scene: Scene, rng: random.Random, facts: int, *, checked: bool = False) -> Example:
@@ -162,16 +164,28 @@ def look_example(scene: Scene, rng: random.Random, facts: int, *, checked: bool 
     return Example(LOOK_INSTRUCTION, (picture,), tuple(pieces), scene)
 
 
+def _left_of_evaluation(rng: random.Random, mixture: Mixture) -> float:
+    """How much of an evaluation stays, from its end: 1 is all of it, 0 nothing."""
+    empty, shortened, left = rng.random(), rng.random(), rng.random()
+    if empty >= mixture.empty_evaluation:
+        return 1.0
+    return left if shortened < mixture.shortened else 0.0
+
+
 def _supervised(
-    prompt: FilledPrompt, rubric: Rubric | None, evaluation: str, label: Position
+    prompt: FilledPrompt, rubric: Rubric | None, evaluation: str, left: float, label: Position
 ) -> Example:
-    """Everything is learned; but where the evaluation is empty, not that it is.
+    """Everything is learned; but not to leave out an evaluation or the beginning of one.
 
     At verdict depth the service writes ``<eval></eval>`` itself. A model that learned to choose it
     would now and then skip its evaluation when it is asked for one.
     """
-    if evaluation:
+    if left == 1:
         return Example(prompt.system, prompt.user, ("", write_judgement(rubric, evaluation, label)))
+    words = re.findall(r"\s*\S+", evaluation)
+    kept = words[len(words) - int(left * len(words)) :]
+    given = f"<eval>\n{kept[0].lstrip()}" if kept else verdict_prefix(None)
+    learned = f"{''.join(kept[1:])}\n</eval>\n<answer>" if kept else ""
     written = f"{write_rubric(rubric)}\n" if rubric is not None else ""
-    answer = ("", written, verdict_prefix(None), f"{label}{ANSWER_END}")
+    answer = ("", written, given, f"{learned}{label}{ANSWER_END}")
     return Example(prompt.system, prompt.user, answer)

@@ -58,6 +58,7 @@ class ExampleSource(_Part):
         examples: how many are drawn (`toyworld` only).
         seed: of the drawing.
         empty_evaluation: share that is asked for a verdict at once (verdict depth).
+        shortened: share of those that keep the end of their evaluation.
         rubric_given: share that is given the rubric.
         vague, misweighted: share of teacher rubrics with that fault (`toyworld` only).
         unstated: share of given rubrics that leave the facts to their reader (`toyworld` only).
@@ -71,6 +72,7 @@ class ExampleSource(_Part):
     examples: int = Field(default=10_000, ge=1)
     seed: int = 0
     empty_evaluation: float = Field(default=0.3, ge=0, le=1)
+    shortened: float = Field(default=0.0, ge=0, le=1)
     rubric_given: float = Field(default=0.35, ge=0, le=1)
     vague: float = Field(default=0.15, ge=0, le=1)
     misweighted: float = Field(default=0.15, ge=0, le=1)
@@ -233,7 +235,8 @@ def read_recipe(name: str, settings: tuple[str, ...] = ()) -> Recipe:
 
     Args:
         name: ``recipes/mine.toml`` or ``tiny-sft-judge``.
-        settings: ``key.path=value`` pairs put over the file; values are TOML.
+        settings: ``key.path=value`` pairs put over the file; values are TOML, and no value takes
+            the key away.
 
     Raises:
         RecipeInvalid: there is no such file, or a field is wrong.
@@ -267,6 +270,9 @@ def _put(fields: dict[str, Any], setting: str) -> None:
         if not isinstance(table, dict):
             raise RecipeInvalid(f"--set {setting}: {parent} is a value and no table")
         fields = cast(dict[str, Any], table)
+    if not value.strip():
+        fields.pop(last, None)
+        return
     try:
         fields[last] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -53,11 +53,12 @@ def example_maker(
     """
     prompts, neutralise = prompts_of(role, source.prompts), Neutraliser(control_tokens)
     mixture = Mixture(
-        source.empty_evaluation,
-        source.rubric_given,
-        source.vague,
-        source.misweighted,
-        source.unstated,
+        empty_evaluation=source.empty_evaluation,
+        shortened=source.shortened,
+        rubric_given=source.rubric_given,
+        vague=source.vague,
+        misweighted=source.misweighted,
+        unstated=source.unstated,
     )
     seed = f"{source.seed}/{role}"
     if source.source == "toyworld":

@@ -102,7 +102,7 @@ class Plan:
                     f"data.prompts_drawn={self.prompts}",
                 )
                 if (proxy := proxies.get(arm)) is None:
-                    yield Job("tiny-grpo-no-proxy", settings)
+                    yield Job("tiny-grpo", (*settings, 'aggregation="none"', "proxy_release="))
                     continue
                 asked = self.root / "asked" / f"{proxy.name}-{seed}"
                 yield self._paired(asked, start, proxy)
@@ -170,7 +170,10 @@ def measure(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     return found
 
 
-def _share(judged: Sequence[Judged]) -> list[float]:
+def _share(judged: Sequence[Judged]) -> list[float] | None:
+    """With its interval; None of no cases."""
+    if not judged:
+        return None
     right = sum(j.is_right for j in judged)
     return [right / len(judged), *wilson_interval(right, len(judged))]
 
@@ -188,7 +191,9 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(share: Sequence[float]) -> str:
+def _cell(share: Sequence[float] | None) -> str:
+    if share is None:
+        return ""
     value, low, high = (100 * part for part in share)
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
 

@@ -101,10 +101,10 @@ def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration
         text_config={
             "vocab_size": -(-len(tokenizer) // 64) * 64,
             "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
+            "intermediate_size": 256,
+            "num_hidden_layers": 6,
             "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            "num_key_value_heads": 4,
             "max_position_embeddings": CONTEXT_TOKENS,
             "rms_norm_eps": 1e-6,
             "rope_parameters": rope,

@@ -65,10 +65,10 @@ def test_transfer_is_what_ones_own_rubric_adds():
 
 def test_no_opinion_is_not_right_and_is_counted():
     some = cases(rubric=4)
-    answers = [(None, True), (True, None), (True, True), (False, False)]
+    answers = [(None, True), (True, None), (True, None), (False, True)]
     found = summary([tried(c, *said) for c, said in zip(some, answers, strict=True)])
     assert found["own_rubric"] == found["anothers_rubric"] == 0.5
-    assert found["abstained"] == 0.25
+    assert (found["abstained"], found["abstained_anothers"]) == (0.25, 0.5)
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -201,13 +201,16 @@ def checked(oracle: Oracle, scenes: list[Scene]) -> Counter[tuple[str, bool]]:
     rng = random.Random(11)
     found: Counter[tuple[str, bool]] = Counter()
     for scene in scenes:
-        fact = ""
+        fact = statement = ""
         for line in "".join(look_example(scene, rng, 12, checked=True).answer).splitlines():
-            match = re.fullmatch(r"(.+\.) (\w+) (.+), is (.+): (correct|wrong)", line)
+            if line.endswith("."):
+                statement = line
+                continue
+            match = re.fullmatch(r"(\w+) (.+), is (.+): (correct|wrong)", line)
             if match is None:
                 fact = line
                 continue
-            statement, topic, claim, truth, found_to_be = match.groups()
+            topic, claim, truth, found_to_be = match.groups()
             family, _ = read(Fact((fact,), truth))
             assert topic == TOPICS[family]
             assert statement in [template.format(claim) for template in STATEMENTS[family]]

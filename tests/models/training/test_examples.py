@@ -28,6 +28,12 @@ from models.training.tiny import PROMPTS_DIR
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
 PICTURE = JudgeImage(Image.new("RGB", (28, 28)), "black")
 SURE = Mixture(vague=0, misweighted=0)
+WRITTEN = Mixture(empty_evaluation=0, rubric_given=0.5, vague=0, misweighted=0)
+AT_ONCE = dataclasses.replace(WRITTEN, empty_evaluation=1)
+CUT = dataclasses.replace(AT_ONCE, shortened=1)
+SHARES = Mixture(empty_evaluation=0.2, rubric_given=0.35)
+VAGUE = Mixture(empty_evaluation=0, rubric_given=0, vague=1)
+OWN = dataclasses.replace(WRITTEN, rubric_given=0, unstated=1)
 FOLDERS = pytest.mark.parametrize("folder", [DEFAULT_DIR, PROMPTS_DIR], ids=lambda f: f.parent.name)
 neutralise = Neutraliser(SPECIAL)
 prompts = read_prompts(DEFAULT_DIR, (*JUDGE_LAYOUTS, *PROXY_LAYOUTS))
@@ -83,7 +89,10 @@ def read(example):
 
 
 def test_about_as_many_are_given_a_rubric_and_asked_for_a_verdict_as_the_mixture_says():
-    examples = [judged(SEEING, seed, Mixture(0.2, 0.35)) for seed in range(400)]
+    examples = [
+        judged(SEEING, seed, Mixture(empty_evaluation=0.2, rubric_given=0.35))
+        for seed in range(400)
+    ]
     assert share(examples, was_given) == pytest.approx(0.35, abs=0.07)
     assert share(examples, was_evaluated) == pytest.approx(0.8, abs=0.06)
     both = share(examples, lambda e: was_given(e) and not was_evaluated(e))
@@ -93,7 +102,7 @@ def test_about_as_many_are_given_a_rubric_and_asked_for_a_verdict_as_the_mixture
 @pytest.mark.parametrize(("given", "empty"), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_a_mixture_can_ask_for_one_form_alone(given, empty):
     for seed in range(20):
-        example = judged(PRIORITY, seed, Mixture(empty, given))
+        example = judged(PRIORITY, seed, Mixture(empty_evaluation=empty, rubric_given=given))
         assert was_given(example) == bool(given)
         assert was_evaluated(example) == (not empty)
 
@@ -114,18 +123,54 @@ def test_a_judge_is_asked_in_the_words_that_serving_uses(case):
 
 def test_an_evaluated_answer_is_learned_whole():
     for seed in range(20):
-        given, learned = judged(PRIORITY, seed, Mixture(0.0, 0.5, 0, 0)).answer
+        given, learned = judged(PRIORITY, seed, WRITTEN).answer
         assert given == ""
         assert learned
 
 
 def test_an_empty_evaluation_is_given_and_the_choice_of_it_never_learned():
     for seed in range(20):
-        *_, given, learned = judged(PRIORITY, seed, Mixture(1.0, 0.5, 0, 0)).answer
+        *_, given, learned = judged(PRIORITY, seed, AT_ONCE).answer
         assert given == verdict_prefix(None)
-        assert (
-            learned == f"{read(judged(PRIORITY, seed, Mixture(1.0, 0.5, 0, 0))).preferred}</answer>"
-        )
+        assert learned == f"{read(judged(PRIORITY, seed, AT_ONCE)).preferred}</answer>"
+
+
+@pytest.mark.parametrize("make", [judged, proxied])
+def test_a_shortened_evaluation_is_the_end_of_the_whole_one(make):
+    for seed in range(60):
+        cut, whole = make(PRIORITY, seed, CUT), make(PRIORITY, seed, WRITTEN)
+        assert shown(cut) == shown(whole)
+        kept, evaluation = read(cut).evaluation, read(whole).evaluation
+        assert evaluation.endswith(kept)
+        assert read(cut).preferred == read(whole).preferred
+        assert kept in ("", evaluation) or evaluation.removesuffix(kept)[-1].isspace()
+
+
+def test_evaluations_are_shortened_to_every_length():
+    whole = len(read(judged(PRIORITY, 0, OWN)).evaluation.split())
+    cut = dataclasses.replace(CUT, rubric_given=0)
+    left = [len(read(judged(PRIORITY, seed, cut)).evaluation.split()) for seed in range(600)]
+    assert set(left) == set(range(whole))
+
+
+def test_where_a_shortened_evaluation_begins_is_given_and_its_rest_is_learned():
+    begun = 0
+    for seed in range(60):
+        _, rubric, given, learned = judged(PRIORITY, seed, CUT).answer
+        assert rubric == "" or rubric.endswith("</rubric>\n")
+        assert re.search(r"[12]</answer>$", learned)
+        if given != verdict_prefix(None):
+            begun += 1
+            assert re.fullmatch(r"<eval>\n\S+", given)
+            assert "</eval>\n<answer>" in learned
+    assert begun > 40
+
+
+def test_as_many_evaluations_are_shortened_as_the_mixture_says():
+    half = dataclasses.replace(AT_ONCE, shortened=0.5)
+    assert share([judged(SEEING, n, half) for n in range(400)], was_evaluated) == pytest.approx(
+        0.48, abs=0.07
+    )
 
 
 @pytest.mark.parametrize("make", [judged, proxied])
@@ -140,7 +185,7 @@ def test_every_answer_is_a_readable_judgement(make, case):
 
 @pytest.mark.parametrize("make", [judged, proxied])
 def test_verdict_depth_begins_with_the_prefix_that_serving_asks_at(make):
-    asked = [make(SEEING, seed, Mixture(1.0, 0.5, 0, 0)) for seed in range(20)]
+    asked = [make(SEEING, seed, AT_ONCE) for seed in range(20)]
     assert {"".join(e.answer) for e in asked} <= {
         f"{verdict_prefix(rubric)}{SEEING.label}</answer>" for rubric in (None, SEEING.rubric)
     }
@@ -175,7 +220,7 @@ def test_where_no_priority_decides_the_verdict_stays(make):
 
 
 def test_a_rubric_that_the_judge_writes_may_have_the_teachers_faults():
-    vague = [judged(PRIORITY, seed, Mixture(0, 0, vague=1.0)) for seed in range(10)]
+    vague = [judged(PRIORITY, seed, VAGUE) for seed in range(10)]
     assert {read(e).rubric.text.split()[1] for e in vague} == {"Quality"}
     assert {read(e).preferred for e in vague} == {PRIORITY.label}
 
@@ -214,7 +259,7 @@ def test_each_fact_stands_either_in_the_given_rubric_or_in_the_evaluation(make, 
     rng = random.Random(stratum)
     for seed in range(40):
         case = make_case(rng, CaseOptions(stratum))
-        example = make(case, seed, Mixture(0.0, rubric_given=1.0, unstated=0.5))
+        example = make(case, seed, Mixture(empty_evaluation=0, rubric_given=1.0, unstated=0.5))
         rubric, evaluation = given_rubric(example), read(example).evaluation.splitlines()
         for fact in (matter.standard for matter in case.priorities if matter.seen):
             assert (fact in rubric) != (fact in evaluation)
@@ -238,14 +283,14 @@ def test_priorities_are_reversed_as_often_where_the_facts_are_unstated(make):
 
 def test_a_rubric_that_the_judge_writes_states_the_facts_even_so():
     for seed in range(20):
-        example = judged(PRIORITY, seed, Mixture(0.0, 0.0, vague=0, misweighted=0, unstated=1.0))
+        example = judged(PRIORITY, seed, OWN)
         assert read(example).rubric == PRIORITY.rubric
         assert all(m.standard in read(example).rubric.text for m in PRIORITY.priorities)
 
 
 def test_a_vague_rubric_is_made_up_for_by_an_evaluation_that_states_the_facts():
     for seed in range(10):
-        evaluation = read(judged(PRIORITY, seed, Mixture(0.0, 0.0, vague=1.0))).evaluation
+        evaluation = read(judged(PRIORITY, seed, VAGUE)).evaluation
         seen = [matter.standard for matter in PRIORITY.priorities if matter.seen]
         assert evaluation.splitlines()[1:-4] == seen
 
@@ -301,7 +346,10 @@ def test_a_judge_learns_what_the_teacher_wrote(judged_record):
 
 
 def test_a_record_takes_its_share_of_each_form(judged_record):
-    examples = [recorded(judged_record, seed, mixture=Mixture(0.2, 0.35)) for seed in range(400)]
+    examples = [
+        recorded(judged_record, seed, mixture=Mixture(empty_evaluation=0.2, rubric_given=0.35))
+        for seed in range(400)
+    ]
     assert share(examples, was_given) == pytest.approx(0.35, abs=0.08)
     assert share(examples, was_evaluated) == pytest.approx(0.8, abs=0.07)
 

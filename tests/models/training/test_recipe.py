@@ -236,6 +236,17 @@ def test_settings_are_put_in_their_order_and_leave_the_rest(write):
     assert recipe.train == read_recipe(path).train
 
 
+@pytest.mark.parametrize("setting", ["model=", "model= "])
+def test_a_setting_without_a_value_takes_the_key_away(write, setting):
+    assert "model: Field required" in refusal(write(SFT), setting)
+    assert read_recipe(write(SFT), (setting, "model=another")).model == "another"
+
+
+def test_taking_away_what_is_not_there_changes_nothing(write):
+    path = write(SFT)
+    assert read_recipe(path, ("data.path=", "watch.diverged_above=")) == read_recipe(path)
+
+
 def test_a_setting_works_on_a_recipe_that_ships():
     assert read_recipe("tiny-look", ("scenes=8",)).scenes == 8
 

@@ -205,11 +205,11 @@ async def test_a_rubric_that_was_written_here_can_be_named(start, picture):
     assert len(gateway.proxy.requests[0].prompt.images) == 1
 
 
-async def test_a_rubric_that_was_verified_can_be_judged_by(start):
+async def test_a_rubric_that_was_only_verified_is_not_kept(start):
     gateway = await start()
-    await gateway.verify()
+    assert (await gateway.verify()).status_code == 200
     judged = await gateway.score(rubric={"id": Rubric(RUBRIC["text"]).id}, depth="verdict")
-    assert judged.status_code == 200
+    assert (judged.status_code, judged.json()["code"]) == (404, "not_found")
     unknown = await gateway.verify(rubric={"id": "rub_" + "0" * 24})
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
 

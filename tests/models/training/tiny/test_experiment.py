@@ -70,19 +70,19 @@ def test_a_job_that_fails_ends_the_experiment(tmp_path, capfd):
     assert "nowhere is not there" in capfd.readouterr().err
 
 
-def test_the_table_has_a_row_an_arm_with_intervals():
+def test_the_table_has_a_row_an_arm_with_intervals_and_no_figure_of_no_cases():
     share = [0.5, 0.4, 0.6]
     row = {
         "arm": "SFT",
         "seed": 0,
         "accuracy": share,
         "image": share,
-        "rubric": share,
+        "rubric": None,
         "readable": [1.0, 0.99, 1.0],
         "transfer": {"transfer": -0.01, "transfer_interval_95": [-0.02, 0.005]},
     }
     assert table([row]).splitlines()[-1] == (
-        "| SFT | 0 | 50.0 (40.0 to 60.0) | 50.0 (40.0 to 60.0) | 50.0 (40.0 to 60.0) "
+        "| SFT | 0 | 50.0 (40.0 to 60.0) | 50.0 (40.0 to 60.0) |  "
         "| -1.0 (-2.0 to 0.5) | 100.0 (99.0 to 100.0) |"
     )
 
