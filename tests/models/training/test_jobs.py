@@ -19,6 +19,8 @@ from trl import GRPOConfig, SFTConfig
 from models.prompts import read_prompts
 from models.training.__main__ import main
 from models.training.callbacks import COMPLETE
+from models.training.data.files import write_records
+from models.training.data.records import JudgedRecord
 from models.training.errors import RecipeInvalid, RunDiverged
 from models.training.recipe import GrpoRecipe, LookRecipe, SftRecipe, read_recipe, shipped_recipes
 from models.training.rewards import Opinion
@@ -155,6 +157,45 @@ def test_grpo_logs_the_rewards_of_each_generation(reinforced):
         assert entry["reward"] == entry["rewards/accuracy/mean"] + 0.5 * readable
         assert entry["completions/mean_length"] <= 12
         assert "proxy_abstained" not in entry
+
+
+def test_grpo_finds_the_verdict_that_supervised_training_left_open(untrained, judged, tmp_path):
+    """Supervised on both verdicts of each pair a judge learns the form; only rewards tell more."""
+    pairs = [judged(n, label=2) for n in range(4)]
+    both = [
+        pair.model_copy(update={"id": f"{pair.id}-{label}", "label": label})
+        for pair in pairs
+        for label in (1, 2)
+    ]
+    write_records(tmp_path / "both.jsonl", both, JudgedRecord)
+    write_records(tmp_path / "pairs.jsonl", pairs, JudgedRecord)
+    data = {"source": "records", "path": str(tmp_path / "both.jsonl"), "empty_evaluation": 0}
+    form = {"max_steps": 160, "per_device_train_batch_size": 8, "learning_rate": 3e-3}
+    taught = tmp_path / "form"
+    fields = {"job": "sft", "role": "judge"}
+    data |= {"prompts": str(PROMPTS_DIR), "rubric_given": 0}
+    recipe = {"fields": fields, "data": data, "train": form}
+    run_job(write_recipe(tmp_path / "form.toml", recipe, taught, untrained))
+    recipe = {
+        "fields": {"job": "grpo", "role": "judge", "aggregation": "none"},
+        "data": {"source": "records", "path": str(tmp_path / "pairs.jsonl")}
+        | {"prompts": str(PROMPTS_DIR)},
+        "train": {
+            "max_steps": 16,
+            "learning_rate": 1e-4,
+            "lr_scheduler_type": "constant",
+            "per_device_train_batch_size": 32,
+            "num_generations": 8,
+            "steps_per_generation": 1,
+            "max_completion_length": 64,
+            "save_steps": 16,
+        },
+    }
+    run = tmp_path / "grpo"
+    run_job(write_recipe(tmp_path / "grpo.toml", recipe, run, taught / "model"))
+    rewards = [e["rewards/accuracy/mean"] for e in history(run) if "rewards/accuracy/mean" in e]
+    assert len(rewards) == 16
+    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.3
 
 
 def test_what_look_builds_can_read_its_prompts(looked):
