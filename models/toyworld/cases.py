@@ -353,8 +353,9 @@ class _Maker:
 
     def _formed(self, claim: str, wish: str, kept: bool, aspect: Aspect) -> _Side:
         """A claim in the form that was wished for, or in the other one."""
-        text = claim if (wish == "one word") is kept else self._say(aspect)(claim)
-        return _Side(text, (_finding(claim, aspect), "form kept" if kept else "form broken"))
+        (form,) = [other for other in INSTRUCTIONS if (other == wish) is kept]
+        text = claim if form == "one word" else self._say(aspect)(claim)
+        return _Side(text, (_finding(claim, aspect), finding("instruction", form, wish)))
 
 
 @dataclass(frozen=True, slots=True)

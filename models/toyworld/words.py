@@ -7,7 +7,7 @@ LABEL_WORDS = frozenset(
     {
         *COLOURS, *SHAPES, *SIZES, *DIGITS, *ROWS, *COLUMNS, *TOPICS.values(),
         "correct", "wrong", "yes", "no",
-        "left", "right", "above", "below", "kept", "broken", "short", "long",
+        "left", "right", "above", "below", "word", "sentence", "short", "long",
         "not", "asked",
     }
 )  # fmt: skip

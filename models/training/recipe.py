@@ -62,7 +62,9 @@ class ExampleSource(_Part):
         rubric_given: share that is given the rubric.
         vague, misweighted: share of teacher rubrics with that fault (`toyworld` only).
         unstated: share of given rubrics that leave the facts to their reader (`toyworld` only).
-        facts: share that is facts about scenes instead, to keep the eyes open (`toyworld` only).
+        facts: share that is facts about scenes instead, with responses about them to judge, to
+            keep the eyes open and to practise depth verdict (`toyworld` only).
+        facts_each: how many are tried about one scene.
         most_pixels: larger pictures are shrunk to it, as serving does (`records` only).
     """
 
@@ -78,6 +80,7 @@ class ExampleSource(_Part):
     misweighted: float = Field(default=0.15, ge=0, le=1)
     unstated: float = Field(default=0.3, ge=0, le=1)
     facts: float = Field(default=0.0, ge=0, le=1)
+    facts_each: int = Field(default=12, ge=1)
     most_pixels: int = Field(default=DEFAULT_MOST_PIXELS, ge=784)
 
 

@@ -28,9 +28,6 @@ from models.training.grpo import Task, proxy_task, toy_task
 from models.training.recipe import ExampleSource, TaskSource
 
 Role = Literal["judge", "proxy"]
-_FACTS = 12
-"""Asked about one scene where facts are mixed in."""
-
 R = TypeVar("R", bound=PreferenceRecord)
 
 
@@ -67,7 +64,7 @@ def example_maker(
         def drawn(index: int) -> Example:
             rng = random.Random(f"{seed}/{index}")
             if rng.random() < source.facts:
-                return look_example(make_case(rng).scene, rng, _FACTS, checked=True)
+                return look_example(make_case(rng).scene, rng, source.facts_each, judged=True)
             return write(make_case(rng), prompts, neutralise, rng, mixture)
 
         return source.examples, drawn

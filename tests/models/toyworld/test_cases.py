@@ -105,7 +105,7 @@ def versions(case: ToyCase, rng: random.Random) -> list[ToyCase]:
 
 
 def is_good(finding: str) -> bool:
-    return finding.endswith((": correct", "form kept", "short"))
+    return finding.endswith((": correct", "short"))
 
 
 def verdict_of(findings: tuple[tuple[str, ...], tuple[str, ...]]) -> int:
@@ -129,7 +129,9 @@ def to_be_found(oracle: Oracle, case: ToyCase, response: str) -> tuple[str, ...]
         verdict = "correct" if claim == truth else "wrong"
         found[TOPICS[one.family]] = f"{TOPICS[one.family]} {claim}, is {truth}: {verdict}"
     if question.wish is not None:
-        found["form"] = "form kept" if said.bare == (question.wish == "one word") else "form broken"
+        form = "one word" if said.bare else "a sentence"
+        verdict = "correct" if form == question.wish else "wrong"
+        found["form"] = f"form {form}, is {question.wish}: {verdict}"
     return tuple(found[m.topic] for m in case.priorities if m.topic in found)
 
 

@@ -193,49 +193,90 @@ def test_an_empty_scene_shows_nothing(oracle: Oracle):
     assert {fact.answer for fact in facts} <= {"no", ""}
 
 
-# --- facts with a claim to check -------------------------------------------------------------
+# --- facts with responses that are judged ----------------------------------------------------
 
 
-def checked(oracle: Oracle, scenes: list[Scene]) -> Counter[tuple[str, bool]]:
-    """Family and correctness of every claim, each found to be what the line says it is."""
+def judged(oracle: Oracle, scenes: list[Scene]) -> tuple[Counter[Any], Counter[Any]]:
+    """Claims that are checked, by family and correctness, and verdicts, by family and label.
+
+    Each is found to be what the lines say it is.
+    """
     rng = random.Random(11)
-    found: Counter[tuple[str, bool]] = Counter()
+    checks: Counter[Any] = Counter()
+    verdicts: Counter[Any] = Counter()
     for scene in scenes:
         fact = statement = ""
-        for line in "".join(look_example(scene, rng, 12, checked=True).answer).splitlines():
-            if line.endswith("."):
+        said: list[str] = []
+        for line in "".join(look_example(scene, rng, 12, judged=True).answer).splitlines():
+            if line.startswith(("former: ", "latter: ")):
+                said.append(line.partition(": ")[2])
+            elif line.endswith("."):
                 statement = line
-                continue
-            match = re.fullmatch(r"(\w+) (.+), is (.+): (correct|wrong)", line)
-            if match is None:
+            elif match := re.fullmatch(r"(\w+) (.+), is (.+): (correct|wrong)", line):
+                topic, claim, truth, found_to_be = match.groups()
+                family = family_of(fact, truth)
+                assert topic == TOPICS[family]
+                assert (claim == truth) == (found_to_be == "correct")
+                assert_may_be_trained_on(oracle, fact, statement, truth, claim)
+                checks[family, claim == truth] += 1
+            elif match := re.fullmatch(r"<answer>([12])</answer>", line):
+                truth = fact.rpartition(": ")[2]
+                family = family_of(fact, truth)
+                right = [text in statements(family, truth) for text in said]
+                assert right == ([True, False] if match[1] == "1" else [False, True])
+                (claim,) = {claims_of(family, text) for text in said} - {truth}
+                assert_may_be_trained_on(oracle, fact, said[right.index(False)], truth, claim)
+                verdicts[family, match[1]] += 1
+                said = []
+            elif line != "<eval></eval>":
                 fact = line
-                continue
-            topic, claim, truth, found_to_be = match.groups()
-            family, _ = read(Fact((fact,), truth))
-            assert topic == TOPICS[family]
-            assert statement in [template.format(claim) for template in STATEMENTS[family]]
-            assert fact.endswith(f": {truth}")
-            assert (claim == truth) == (found_to_be == "correct")
-            said = f"{fact.removesuffix(truth)}{claim}"
-            assert oracle.kept_from_training(f"{fact}\n{said}\n{claim}") == set()
-            found[family, claim == truth] += 1
-    return found
+    return checks, verdicts
+
+
+def family_of(fact: str, truth: str) -> str:
+    assert fact.endswith(f": {truth}")
+    return read(Fact((fact,), truth))[0]
+
+
+def statements(family: str, claim: str) -> list[str]:
+    return [template.format(claim) for template in STATEMENTS[family]]
+
+
+def claims_of(family: str, text: str) -> str:
+    (claim,) = {
+        found[1]
+        for template in STATEMENTS[family]
+        if (found := re.fullmatch(re.escape(template).replace(r"\{\}", "(.+)"), text))
+    }
+    return claim
+
+
+def assert_may_be_trained_on(
+    oracle: Oracle, fact: str, statement: str, truth: str, claim: str
+) -> None:
+    assert statement in statements(family_of(fact, truth), claim)
+    said = f"{fact.removesuffix(truth)}{claim}"
+    assert oracle.kept_from_training(f"{fact}\n{said}\n{claim}") == set()
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_half_of_the_claims_that_are_checked_are_right(oracle: Oracle, held_out: bool):
-    found = checked(oracle, scenes(500, held_out))
-    families = {family for family, _ in found}
-    assert families == {"count", "colour", "existence", "relation", "size", "digit"}
-    for family in families:
-        right, wrong = found[family, True], found[family, False]
-        assert abs(right / (right + wrong) - 0.5) < 4 * 0.5 / (right + wrong) ** 0.5
+def test_half_of_what_is_judged_is_right_and_half_of_the_verdicts_are_1(
+    oracle: Oracle, held_out: bool
+):
+    checks, verdicts = judged(oracle, scenes(500, held_out))
+    for found, one, other in ((checks, True, False), (verdicts, "1", "2")):
+        families = {family for family, _ in found}
+        assert families == {"count", "colour", "existence", "relation", "size", "digit"}
+        for family in families:
+            yes, no = found[family, one], found[family, other]
+            assert abs(yes / (yes + no) - 0.5) < 4 * 0.5 / (yes + no) ** 0.5
 
 
-def test_no_claim_that_is_checked_is_kept_from_training_in_any_scene(oracle: Oracle):
+def test_no_claim_that_is_judged_is_kept_from_training_in_any_scene(oracle: Oracle):
     rng = random.Random(12)
     things = [[random_object(rng, (1, c), held_out=True) for c in range(4)] for _ in range(300)]
-    assert checked(oracle, [arrange(objects) for objects in things]).total() > 1000
+    checks, verdicts = judged(oracle, [arrange(objects) for objects in things])
+    assert min(checks.total(), verdicts.total()) > 500
 
 
 # --- cells -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import re
 
@@ -393,17 +394,15 @@ def test_a_look_shows_the_scene_and_asks_for_facts():
     assert example.scene == SEEING.scene
 
 
-@pytest.mark.parametrize("checked", [False, True])
-def test_what_is_looked_for_is_given_and_what_is_seen_is_learned(checked):
+def test_what_is_looked_for_is_given_and_what_is_seen_is_learned():
     for seed in range(20):
         case = make_case(random.Random(seed))
-        example = look_example(case.scene, random.Random(seed), 8, checked=checked)
+        example = look_example(case.scene, random.Random(seed), 8)
         lines = "".join(example.answer).splitlines()
-        assert 1 <= len(lines) <= 8 * (1 + 2 * checked)
-        assert checked or len({*lines}) == len(lines)
-        given, seen = example.answer[::2], example.answer[1::2]
-        assert checked or all(piece.startswith((" ", "\n")) or not piece for piece in seen)
-        assert "".join(a + b for a, b in zip(given, seen, strict=True)) == "".join(example.answer)
+        assert 1 <= len(lines) <= 8
+        assert len({*lines}) == len(lines)
+        assert len(example.answer) % 2 == 0
+        assert all(piece.startswith(" ") or not piece for piece in example.answer[1::2])
 
 
 def test_a_look_says_facts_and_nothing_else():
@@ -413,16 +412,33 @@ def test_a_look_says_facts_and_nothing_else():
         assert lines == [fact.text for fact in random_facts(scene, random.Random(seed), 8)]
 
 
-def test_a_statement_to_check_is_given_and_what_is_found_of_it_is_learned():
+@pytest.mark.parametrize(
+    ("learned", "given_before"),
+    [(r"(correct|wrong)\n$", r"\.\n$"), (r"^[12]</answer>\n$", r"^<eval></eval>\n<answer>$")],
+    ids=["checked", "compared"],
+)
+def test_what_is_said_of_a_fact_is_given_and_its_judgement_is_learned(learned, given_before):
     for seed in range(20):
         scene = make_case(random.Random(seed)).scene
-        answer = look_example(scene, random.Random(seed), 24, checked=True).answer
-        found = [
-            place for place, piece in enumerate(answer) if re.search("(correct|wrong)$", piece)
-        ]
+        answer = look_example(scene, random.Random(seed), 24, judged=True).answer
+        assert len(answer) % 2 == 0
+        found = [place for place, piece in enumerate(answer) if re.search(learned, piece)]
         assert found
         assert all(place % 2 == 1 for place in found)
-        assert all(answer[place - 1].endswith(".\n") for place in found)
+        assert all(re.search(given_before, answer[place - 1]) for place in found)
+
+
+def test_two_responses_stand_before_the_fact_as_often_as_after_it():
+    before = after = 0
+    for seed in range(100):
+        answer = look_example(SEEING.scene, random.Random(seed), 12, judged=True).answer
+        for said, verdict in itertools.pairwise(
+            place for place, piece in enumerate(answer) if re.match("former:|<eval>", piece)
+        ):
+            if answer[said].startswith("former:"):
+                after += verdict - said == 2
+                before += verdict - said > 2
+    assert before / (before + after) == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_same_random_state_looks_for_the_same():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
+import re
 import shutil
 
 import pytest
@@ -270,13 +270,23 @@ def test_so_many_drawn_examples_are_facts(role, facts, low, high):
 
 
 @pytest.mark.parametrize("role", ["judge", "proxy"])
-def test_facts_that_are_mixed_in_are_followed_by_claims_to_check(role):
+def test_responses_about_the_facts_that_are_mixed_in_are_judged(role):
     source = ExampleSource(source="toyworld", examples=20, facts=1.0, seed=2)
     _, make = example_maker(source, role, TOKENS)
     lines = "".join("".join(make(index).answer) for index in range(20)).splitlines()
-    checked = [line.endswith((": correct", ": wrong")) for line in lines]
-    assert 0.2 < sum(checked) / len(lines) < 0.5
-    assert not any(one and other for one, other in itertools.pairwise(checked))
+    assert sum(line.endswith((": correct", ": wrong")) for line in lines) > 20
+    assert sum(line.startswith("<answer>") for line in lines) > 20
+
+
+def test_so_many_facts_are_asked_about_a_scene_that_is_mixed_in():
+    for each in (1, 3):
+        source = ExampleSource(source="toyworld", examples=20, facts=1.0, facts_each=each, seed=2)
+        _, make = example_maker(source, "judge", TOKENS)
+        made = ["".join(make(index).answer) for index in range(20)]
+        judged = [
+            text.count("<answer>") + len(re.findall(": (correct|wrong)", text)) for text in made
+        ]
+        assert 0 < max(judged) <= each
 
 
 UNSTATED = "as in the image"
