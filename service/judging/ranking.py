@@ -1,0 +1,222 @@
+"""N responses in order, from as few comparisons as it takes.
+
+Few responses meet each other all. Of more, each round compares those pairs whose outcome would
+tell most about the order, every response at most once, all of a round at the same time; it ends
+when the order is known well enough or the budget is spent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from service.concurrency import together
+from service.judging.strengths import Floats, Outcome, Strengths, fit
+
+ALL_PAIRS_UP_TO = 6
+"""Responses that still meet each other all when no budget is given."""
+
+Compare = Callable[[int, int], Coroutine[Any, Any, float | None]]
+"""P(the first index's response is better than the second's); None for an abstention."""
+
+Pair = tuple[int, int]
+Stop = Literal["all_compared", "confident", "budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class RankingOptions:
+    """When to stop comparing.
+
+    Attributes:
+        budget: comparisons; None compares all pairs of up to `ALL_PAIRS_UP_TO` responses, and of
+            more as many as `default_budget` says.
+        confidence: stop when this share of all pairs is expected to stand in the right order.
+        seed: of the first round, about which nothing is known.
+    """
+
+    budget: int | None = None
+    confidence: float = 0.98
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """One comparison that was made; an abstention has no probability."""
+
+    first: int
+    second: int
+    probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """N responses in order, indices from 0.
+
+    Attributes:
+        order: best first.
+        strengths: Bradley-Terry, see `Strengths`.
+        win_rate_N: mean P(i is better) over all others: measured where the two have met,
+            from the strengths elsewhere.
+        met: in the order of asking.
+        cycles: triples of which each beats the next and the last the first.
+        stopped: why no more were compared.
+    """
+
+    order: tuple[int, ...]
+    strengths: Strengths
+    win_rate_N: Floats
+    met: tuple[Met, ...]
+    cycles: tuple[tuple[int, int, int], ...]
+    stopped: Stop
+
+    @property
+    def reward_N(self) -> Floats:
+        """Net win rate, -1..1, with mean 0: a group's rewards in GRPO."""
+        return 2 * self.win_rate_N - 1
+
+
+def default_budget(number: int) -> int:
+    """Enough to sort, with some to spare for a judge that errs."""
+    pairs = number * (number - 1) // 2
+    if number <= ALL_PAIRS_UP_TO:
+        return pairs
+    return min(pairs, math.ceil(0.75 * number * math.log2(number)))
+
+
+async def rank(number: int, compare: Compare, options: RankingOptions | None = None) -> Ranking:
+    """Ranks responses 0..number-1.
+
+    A pair is never asked twice. An abstention stays one: it says nothing about either response.
+
+    Args:
+        number: of responses, at least two.
+        compare: asked for several pairs at the same time; what it raises ends the ranking.
+        options: when to stop.
+
+    Raises:
+        ValueError: there are fewer than two responses.
+    """
+    if number < 2:
+        raise ValueError(f"there is nothing to rank among {number}")
+    options = options or RankingOptions()
+    budget = default_budget(number) if options.budget is None else options.budget
+    unmet = set(itertools.combinations(range(number), 2))
+    rng = random.Random(options.seed)
+    met: list[Met] = []
+    while True:
+        strengths = fit(number, _outcomes(met))
+        stopped = _stopped(strengths, len(unmet), budget - len(met), options.confidence)
+        if stopped is not None:
+            return _summed_up(number, strengths, met, stopped)
+        if len(unmet) <= budget - len(met) and number <= ALL_PAIRS_UP_TO:
+            chosen = sorted(unmet)
+        else:
+            most = min(budget - len(met), _round_size(number, len(met)))
+            chosen = choose(strengths, unmet, most, rng)
+        turns = _in_turns(chosen, met)
+        found = await together(compare(*pair) for pair in turns)
+        met += [Met(*pair, p) for pair, p in zip(turns, found, strict=True)]
+        unmet -= set(chosen)
+
+
+def choose(
+    strengths: Strengths, unmet: Iterable[Pair], most: int, rng: random.Random
+) -> list[Pair]:
+    """Pairs that tell most about the order, no response in two of them; ties fall by lot.
+
+    A pair tells the more, the likelier the order of the two is wrong as it stands, and the less
+    is known about how far they are apart.
+    """
+    wrong_NN = _wrong(strengths)
+    _, variance_NN = strengths.differences_NN
+    tells_NN = wrong_NN * np.sqrt(variance_NN)
+    # Rounded, or the last bit of equal values would decide in place of the lot.
+    ordered = sorted(unmet, key=lambda pair: (-round(float(tells_NN[pair]), 9), rng.random()))
+    chosen: list[Pair] = []
+    taken: set[int] = set()
+    for pair in ordered:
+        if len(chosen) < most and taken.isdisjoint(pair):
+            chosen.append(pair)
+            taken.update(pair)
+    return chosen
+
+
+def _round_size(number: int, met: int) -> int:
+    """At first everybody meets somebody; smaller rounds know more when they choose."""
+    return number // 2 if met < number else max(1, number // 4)
+
+
+def _wrong(strengths: Strengths) -> Floats:
+    """P(i and j stand in the wrong order), shape (N, N)."""
+    mean_NN, variance_NN = strengths.differences_NN
+    z_NN = np.abs(mean_NN) / np.sqrt(np.maximum(variance_NN, 1e-12))
+    return np.array([[0.5 * math.erfc(z / math.sqrt(2)) for z in row] for row in z_NN])
+
+
+def _stopped(strengths: Strengths, unmet: int, left: int, confidence: float) -> Stop | None:
+    if unmet == 0:
+        return "all_compared"
+    if left <= 0:
+        return "budget"
+    wrong_NN = _wrong(strengths)
+    right = 1 - wrong_NN[np.triu_indices(len(wrong_NN), 1)].mean()
+    return "confident" if right >= confidence else None
+
+
+def _in_turns(pairs: Sequence[Pair], met: Sequence[Met]) -> list[Pair]:
+    """Each pair so that both are read first about as often as second."""
+    ahead: Counter[int] = Counter()
+    for one in met:
+        ahead.update({one.first: 1, one.second: -1})
+    turns: list[Pair] = []
+    for one, other in pairs:
+        first, second = (one, other) if ahead[one] <= ahead[other] else (other, one)
+        ahead.update({first: 1, second: -1})
+        turns.append((first, second))
+    return turns
+
+
+def _outcomes(met: Iterable[Met]) -> list[Outcome]:
+    return [
+        Outcome(one.first, one.second, one.probability)
+        for one in met
+        if one.probability is not None
+    ]
+
+
+def _summed_up(number: int, strengths: Strengths, met: Sequence[Met], stopped: Stop) -> Ranking:
+    better_NN = strengths.better_NN.copy()
+    for one in _outcomes(met):
+        better_NN[one.first, one.second] = one.probability
+        better_NN[one.second, one.first] = 1 - one.probability
+    np.fill_diagonal(better_NN, 0.0)
+    return Ranking(
+        order=tuple(sorted(range(number), key=lambda index: -strengths.mean_N[index])),
+        strengths=strengths,
+        win_rate_N=better_NN.sum(axis=1) / (number - 1),
+        met=tuple(met),
+        cycles=tuple(_cycles(met)),
+        stopped=stopped,
+    )
+
+
+def _cycles(met: Iterable[Met]) -> Iterator[tuple[int, int, int]]:
+    """Each cycle of three once, beginning with its lowest index."""
+    beaten: dict[int, set[int]] = {}
+    for one in _outcomes(met):
+        if one.probability != 0.5:
+            pair = (one.first, one.second)
+            winner, loser = pair if one.probability > 0.5 else pair[::-1]
+            beaten.setdefault(winner, set()).add(loser)
+    for a in sorted(beaten):
+        for b in sorted(beaten[a]):
+            for c in sorted(beaten.get(b, ())):
+                if a < min(b, c) and a in beaten.get(c, ()):
+                    yield a, b, c

@@ -1,0 +1,109 @@
+"""How strong each of N responses is, from comparisons of two: Bradley-Terry.
+
+P(i is better than j) = sigmoid(strength i - strength j). A judge's probability counts as that share
+of a win. A Gaussian prior keeps what has never lost finite, and the curvature at the maximum says
+how much is still unknown (Laplace approximation).
+
+Source: Bradley and Terry, "Rank Analysis of Incomplete Block Designs" (1952).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+PRIOR_SD = 3.0
+"""Of a strength, in nats: two responses drawn from it differ by 4.2, a probability of 0.985."""
+
+_STEPS = 50
+_SMALL = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One comparison: P(`first` is better than `second`)."""
+
+    first: int
+    second: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Strengths:
+    """What is known about N strengths, in nats; their mean is 0.
+
+    Attributes:
+        mean_N: the likeliest strengths, shape (N,).
+        covariance_NN: how sure that is, shape (N, N).
+    """
+
+    mean_N: Floats
+    covariance_NN: Floats
+
+    @property
+    def interval_N2(self) -> Floats:
+        """95% intervals, shape (N, 2)."""
+        spread_N = 1.96 * np.sqrt(np.diag(self.covariance_NN))
+        return np.stack([self.mean_N - spread_N, self.mean_N + spread_N], axis=1)
+
+    @property
+    def differences_NN(self) -> tuple[Floats, Floats]:
+        """Mean and variance of strength i - strength j, each of shape (N, N)."""
+        variance_N = np.diag(self.covariance_NN)
+        variance_NN = variance_N[:, None] + variance_N[None] - 2 * self.covariance_NN
+        return self.mean_N[:, None] - self.mean_N[None], np.maximum(variance_NN, 0.0)
+
+    @property
+    def better_NN(self) -> Floats:
+        """P(i is better than j), shape (N, N), strengths being as unsure as they are."""
+        mean_NN, variance_NN = self.differences_NN
+        # The probit approximation of a logistic averaged over a Gaussian (MacKay 1992).
+        return _sigmoid(mean_NN / np.sqrt(1 + np.pi / 8 * variance_NN))
+
+
+def fit(number: int, outcomes: Sequence[Outcome], prior_sd: float = PRIOR_SD) -> Strengths:
+    """The strengths that explain the outcomes best.
+
+    Args:
+        number: how many responses there are; those never compared stay at the prior.
+        outcomes: in any order; the same pair may come again.
+        prior_sd: in nats.
+    """
+    first = np.array([outcome.first for outcome in outcomes], dtype=np.int64)
+    second = np.array([outcome.second for outcome in outcomes], dtype=np.int64)
+    wins = np.array([outcome.probability for outcome in outcomes], dtype=np.float64)
+    mean_N = np.zeros(number)
+    precision_NN = np.eye(number) / prior_sd**2
+    for _ in range(_STEPS):
+        likely = _sigmoid(mean_N[first] - mean_N[second])
+        gradient_N = -mean_N / prior_sd**2
+        np.add.at(gradient_N, first, wins - likely)
+        np.add.at(gradient_N, second, likely - wins)
+        precision_NN = np.eye(number) / prior_sd**2 + _curvature(number, first, second, likely)
+        step_N = np.linalg.solve(precision_NN, gradient_N)
+        # A Newton step overshoots where nearly everything is certain.
+        mean_N = mean_N + step_N * min(1.0, 2.0 / max(_SMALL, float(np.abs(step_N).max())))
+        if np.abs(step_N).max() < _SMALL:
+            break
+    covariance_NN: Floats = np.linalg.inv(precision_NN).astype(np.float64)
+    return Strengths(mean_N - mean_N.mean(), covariance_NN)
+
+
+def _curvature(
+    number: int, first: NDArray[np.int64], second: NDArray[np.int64], likely: Floats
+) -> Floats:
+    curvature_NN = np.zeros((number, number))
+    weight = likely * (1 - likely)
+    for places, sign in (((first, first), 1), ((second, second), 1), ((first, second), -1)):
+        np.add.at(curvature_NN, places, sign * weight)
+    np.add.at(curvature_NN, (second, first), -weight)
+    return curvature_NN
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return 0.5 * (1 + np.tanh(0.5 * x))

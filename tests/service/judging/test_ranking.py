@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.judging.ranking import (
+    ALL_PAIRS_UP_TO,
+    RankingOptions,
+    choose,
+    default_budget,
+    rank,
+)
+from service.judging.strengths import Outcome, fit
+
+
+class Referee:
+    """Finds the response of the lower number better, but for what `upsets` says."""
+
+    def __init__(self, upsets=(), abstains=(), p=0.97):
+        self.upsets, self.abstains, self.p = set(upsets), set(abstains), p
+        self.asked = []
+        self.at_once = self.most_at_once = 0
+
+    async def __call__(self, first, second):
+        self.asked.append((first, second))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        pair = (min(first, second), max(first, second))
+        if pair in self.abstains:
+            return None
+        lower = self.p if pair not in self.upsets else 1 - self.p
+        return lower if first < second else 1 - lower
+
+
+def pairs(number):
+    return number * (number - 1) // 2
+
+
+def agreement(order, number):
+    """Kendall's tau with 0, 1, 2, ..."""
+    place = {index: n for n, index in enumerate(order)}
+    right = sum(place[a] < place[b] for a, b in itertools.combinations(range(number), 2))
+    return 2 * right / pairs(number) - 1
+
+
+@pytest.mark.parametrize("number", range(2, ALL_PAIRS_UP_TO + 1))
+async def test_few_responses_meet_each_other_all_at_once(number):
+    referee = Referee()
+    found = await rank(number, referee)
+    assert found.order == tuple(range(number))
+    assert len(found.met) == referee.most_at_once == pairs(number)
+    assert found.stopped == "all_compared"
+
+
+@pytest.mark.parametrize("number", [8, 16, 32, 64])
+async def test_many_are_ranked_by_a_part_of_their_pairs(number):
+    referee = Referee()
+    found = await rank(number, referee)
+    assert len(found.met) <= default_budget(number) < pairs(number)
+    assert agreement(found.order, number) > 0.9
+    assert len({frozenset(pair) for pair in referee.asked}) == len(referee.asked)
+
+
+async def test_a_sixteenth_of_the_pairs_turned_costs_adaptive_choice_little():
+    """Against the round robin of the same referee, over several of them."""
+    lost = 0.0
+    for seed in range(8):
+        rng = random.Random(seed)
+        upsets = [p for p in itertools.combinations(range(16), 2) if rng.random() < 1 / 16]
+        everyone = await rank(16, Referee(upsets), RankingOptions(budget=120, confidence=2))
+        some = await rank(16, Referee(upsets))
+        assert len(everyone.met) == 120
+        assert len(some.met) <= 48
+        lost += agreement(everyone.order, 16) - agreement(some.order, 16)
+    assert lost / 8 < 0.05
+
+
+async def test_the_budget_is_never_exceeded():
+    for budget in (0, 1, 5, 17):
+        referee = Referee()
+        found = await rank(10, referee, RankingOptions(budget=budget))
+        assert len(referee.asked) == len(found.met) == budget
+        assert found.stopped == "budget"
+
+
+async def test_it_stops_when_the_order_is_sure_enough():
+    found = await rank(10, Referee(), RankingOptions(budget=45, confidence=0.75))
+    assert found.stopped == "confident"
+    assert len(found.met) < 45
+
+
+async def test_everybody_is_read_first_about_as_often_as_second():
+    referee = Referee()
+    await rank(16, referee)
+    for index in range(16):
+        first = sum(pair[0] == index for pair in referee.asked)
+        second = sum(pair[1] == index for pair in referee.asked)
+        assert abs(first - second) <= 3
+
+
+async def test_an_abstention_is_no_win_for_anybody_and_not_asked_again():
+    referee = Referee(abstains=itertools.combinations(range(3), 2))
+    found = await rank(3, referee)
+    assert [one.probability for one in found.met] == [None, None, None]
+    assert found.strengths.mean_N.tolist() == [0, 0, 0]
+    assert found.reward_N == pytest.approx([0, 0, 0])
+    assert len(referee.asked) == 3
+
+
+async def test_cycles_are_reported_once_each():
+    found = await rank(4, Referee(upsets=[(0, 2)]))
+    assert found.cycles == ((0, 1, 2),)
+    assert (await rank(4, Referee())).cycles == ()
+    assert (await rank(3, Referee(p=0.5))).cycles == ()
+
+
+async def test_the_best_of_all_wins_everything():
+    found = await rank(3, Referee(p=1.0))
+    assert found.win_rate_N == pytest.approx([1, 0.5, 0])
+    assert found.reward_N == pytest.approx([1, 0, -1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 12), st.integers(0, 2**16), st.integers(0, 40))
+def test_rewards_add_up_to_nothing_and_every_response_has_a_place(number, seed, budget):
+    rng = random.Random(seed)
+
+    async def compare(first, second):
+        return rng.choice([None, rng.random()])
+
+    found = asyncio.run(rank(number, compare, RankingOptions(budget=budget, seed=seed)))
+    assert sorted(found.order) == list(range(number))
+    assert found.reward_N.sum() == pytest.approx(0, abs=1e-9)
+    assert (abs(found.reward_N) <= 1).all()
+
+
+async def test_the_same_seed_asks_the_same():
+    one, two, other = Referee(), Referee(), Referee()
+    await rank(9, one)
+    await rank(9, two)
+    await rank(9, other, RankingOptions(seed=1))
+    assert one.asked == two.asked != other.asked
+
+
+async def test_what_a_comparison_raises_ends_the_ranking_and_cancels_the_rest():
+    cancelled = 0
+
+    async def compare(first, second):
+        nonlocal cancelled
+        if (first, second) == (0, 1):
+            raise RuntimeError("gone")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    with pytest.raises(RuntimeError, match="gone"):
+        await rank(4, compare)
+    assert cancelled == 5
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1])
+async def test_one_response_alone_is_no_ranking(number):
+    with pytest.raises(ValueError, match="nothing to rank"):
+        await rank(number, Referee())
+
+
+def test_a_doubtful_pair_is_chosen_before_one_that_is_settled():
+    known = fit(4, [Outcome(0, 3, 1.0)] * 20 + [Outcome(1, 2, 0.5)])
+    unmet = {(0, 3), (1, 2)}
+    assert choose(known, unmet, 1, random.Random(0)) == [(1, 2)]
+
+
+def test_nobody_is_in_two_pairs_of_a_round():
+    unmet = set(itertools.combinations(range(7), 2))
+    chosen = choose(fit(7, []), unmet, 10, random.Random(0))
+    assert len(chosen) == 3
+    assert len({index for pair in chosen for index in pair}) == 6
