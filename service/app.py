@@ -27,6 +27,7 @@ from service.evaluators import Evaluator, ProxyEvaluator
 from service.images import Images
 from service.judging import Judge
 from service.metrics import Metrics
+from service.ranking import Rankings
 from service.scoring import Scoring
 from service.settings import Settings
 from service.store import Store
@@ -152,7 +153,10 @@ def compose(
     if release.proxy is not None and engines.proxy is not None:
         evaluators["proxy"] = ProxyEvaluator(release.proxy, engines.proxy)
     verifying = Verifying(evaluators, calls, metrics)
-    return Gateway(settings, release, engines.judge, admission, scoring, verifying, metrics)
+    rankings = Rankings(calls, scoring)
+    return Gateway(
+        settings, release, engines.judge, admission, scoring, verifying, rankings, metrics
+    )
 
 
 async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:

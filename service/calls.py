@@ -34,12 +34,13 @@ class Call:
     """A comparison as it came in, pictures still encoded.
 
     Attributes:
+        responses: two; more only where they are to be ranked.
         images: base64 or data URIs.
         timeout_s: from now until the answer, waiting included.
     """
 
     question: str
-    responses: tuple[str, str]
+    responses: tuple[str, ...]
     images: tuple[str, ...] = ()
     rubric: GivenRubric | None = None
     options: JudgingOptions = field(default_factory=JudgingOptions)
@@ -114,7 +115,7 @@ class Calls:
         return rubric
 
     async def comparison(self, call: Call, timing: Timing) -> Comparison:
-        """The call's comparison, its pictures decoded.
+        """The comparison of a call's first two responses, its pictures decoded.
 
         Raises:
             ImageRejected: one of them cannot be judged.
@@ -122,17 +123,17 @@ class Calls:
         began = time.monotonic()
         images = await together(self._images.decode(image) for image in call.images)
         timing.image_s = time.monotonic() - began
-        return Comparison(call.question, call.responses, tuple(images))
+        return Comparison(call.question, (call.responses[0], call.responses[1]), tuple(images))
 
     def _check(self, call: Call) -> None:
         if len(call.images) > self._most_images:
             raise InvalidRequest(
                 f"{len(call.images)} images; this release takes at most {self._most_images}"
             )
-        first, second = call.responses
         given = call.rubric.text if call.rubric is not None else None
-        texts = {"question": call.question, "responses[0]": first, "responses[1]": second}
-        for name, text in {**texts, "rubric.text": given or ""}.items():
+        texts = {"question": call.question, "rubric.text": given or ""}
+        texts |= {f"responses[{n}]": text for n, text in enumerate(call.responses)}
+        for name, text in texts.items():
             if len(text) > self._limits.text_characters:
                 raise PayloadTooLarge(
                     f"{name} has {len(text)} characters; "

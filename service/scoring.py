@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
+from models.comparison import Comparison
 from models.release import Release
+from models.rubric import Rubric
 from service.calls import Call, Calls, Timing
 from service.judging import Judge, Judgement, Usage, WrittenRubric
 from service.metrics import Metrics
@@ -54,17 +56,28 @@ class Scoring:
         async with self._calls.admitted(call) as timing:
             rubric = await self._calls.rubric(call.rubric) if call.rubric is not None else None
             comparison = await self._calls.comparison(call, timing)
-            key = judgement_key(self._release.fingerprint, comparison, call.options, rubric)
-            kept = await self._kept(key) if call.use_cache else None
-            if kept is not None:
-                judgement = replace(kept, usage=Usage())
-            else:
-                began = time.monotonic()
-                judgement = await self._judge.judge(comparison, call.options, rubric)
-                timing.engine_s = time.monotonic() - began
-                await self._keep(key, judgement)
+            began = time.monotonic()
+            judgement, cached = await self.judge(comparison, call, rubric)
+            timing.engine_s = 0.0 if cached else time.monotonic() - began
+        return Scored(judgement, timing, cached)
+
+    async def judge(
+        self, comparison: Comparison, call: Call, rubric: Rubric | None
+    ) -> tuple[Judgement, bool]:
+        """Judges one comparison of an admitted call; and says whether it was kept from before.
+
+        Raises:
+            EngineUnavailable, ContextExceeded: see `service.errors`.
+        """
+        key = judgement_key(self._release.fingerprint, comparison, call.options, rubric)
+        kept = await self._kept(key) if call.use_cache else None
+        if kept is not None:
+            judgement = replace(kept, usage=Usage())
+        else:
+            judgement = await self._judge.judge(comparison, call.options, rubric)
+            await self._keep(key, judgement)
         self._count(judgement)
-        return Scored(judgement, timing, cached=kept is not None)
+        return judgement, kept is not None
 
     async def write_rubric(self, call: Call) -> RubricWritten:
         """Writes a rubric for a comparison and keeps it under its id.
@@ -75,14 +88,23 @@ class Scoring:
         async with self._calls.admitted(call) as timing:
             comparison = await self._calls.comparison(call, timing)
             began = time.monotonic()
-            written = await self._judge.write_rubric(comparison, call.options)
+            written = await self.rubric_for(comparison, call)
             timing.engine_s = time.monotonic() - began
-            if written.rubric is not None:
-                await self._store.keep_rubric(written.rubric)
+        return RubricWritten(written, timing)
+
+    async def rubric_for(self, comparison: Comparison, call: Call) -> WrittenRubric:
+        """Writes a rubric for one comparison of an admitted call and keeps it.
+
+        Raises:
+            EngineUnavailable, ContextExceeded: see `service.errors`.
+        """
+        written = await self._judge.write_rubric(comparison, call.options)
+        if written.rubric is not None:
+            await self._store.keep_rubric(written.rubric)
         self._metrics.injection_attempts.inc(written.injection_attempts)
         if written.reason is not None:
             self._metrics.abstentions.labels(written.reason).inc()
-        return RubricWritten(written, timing)
+        return written
 
     async def _kept(self, key: str | None) -> Judgement | None:
         kept = await self._store.judgement(key) if key is not None else None

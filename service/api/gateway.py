@@ -10,6 +10,7 @@ from models.release import Release
 from service.admission import Admission
 from service.engines import Engine
 from service.metrics import Metrics
+from service.ranking import Rankings
 from service.scoring import Scoring
 from service.settings import Settings
 from service.verifying import Verifying
@@ -29,6 +30,7 @@ class Gateway:
     admission: Admission
     scoring: Scoring
     verifying: Verifying
+    rankings: Rankings
     metrics: Metrics
 
 

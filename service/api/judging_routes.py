@@ -1,4 +1,4 @@
-"""``POST /score``, ``POST /rubric`` and ``POST /verify``."""
+"""``POST /score``, ``POST /rubric``, ``POST /verify`` and ``POST /rank``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from service.api.gateway import Gateway, gateway_of
 from service.api.intake import parse, read_body, refuse_evaluators, unless_gone
 from service.api.openapi import takes
 from service.api.schemas import (
+    RankAnswer,
+    RankRequest,
     RubricAnswer,
     RubricRequest,
     ScoreAnswer,
@@ -58,6 +60,22 @@ async def verify(request: Request) -> Response:
     work = gateway.verifying.verify(asked.call(), asked.better, asked.evaluator)
     verified = await unless_gone(request, work)
     answer = VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", gateway.release)
+    return _respond(request, answer, answer.status, answer.timing)
+
+
+@router.post("/rank", response_model=RankAnswer, openapi_extra=takes(RankRequest))
+async def rank(request: Request) -> Response:
+    """In which order of quality do 2 to 64 responses stand, and how far apart?
+
+    One rubric for all; then two at a time are compared, those first that tell most. `reward` is
+    the net win rate: a group's rewards with mean 0.
+    """
+    gateway = gateway_of(request)
+    asked = parse(RankRequest, await read_body(request, gateway.settings.limits.body_bytes))
+    refuse_evaluators(asked.evaluators)
+    work = gateway.rankings.rank(asked.call(), asked.options())
+    ranked = await unless_gone(request, work)
+    answer = RankAnswer.of(ranked, asked.id or f"rank_{uuid4().hex}", gateway.release)
     return _respond(request, answer, answer.status, answer.timing)
 
 

@@ -13,13 +13,21 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.api.schemas import LineError, Problem, RubricRequest, ScoreRequest, VerifyRequest
+from service.api.schemas import (
+    LineError,
+    Problem,
+    RankRequest,
+    RubricRequest,
+    ScoreRequest,
+    VerifyRequest,
+)
 
 _COMPONENTS = "#/components/schemas/{model}"
 _DOCUMENTED: tuple[type[BaseModel], ...] = (
     ScoreRequest,
     RubricRequest,
     VerifyRequest,
+    RankRequest,
     Problem,
     LineError,
 )

@@ -12,6 +12,8 @@ from models.rubric import Rubric
 from service.calls import Call, GivenRubric
 from service.evaluators import OpinionStatus
 from service.judging import AbstentionReason, JudgingOptions
+from service.judging.ranking import Ranking, RankingOptions, Stop
+from service.ranking import Ranked
 from service.scoring import RubricWritten, Scored
 from service.verifying import Verified
 
@@ -54,15 +56,18 @@ class RubricIn(_Request):
         return GivenRubric(self.text, self.id)
 
 
-class _ComparisonIn(_Request):
+class _QuestionIn(_Request):
     question: str
     images: tuple[ImageIn, ...] = Field(default=(), description="none: a question about text alone")
-    responses: tuple[Response, Response] = Field(description="the two candidates, neither empty")
     id: Identifier | None = Field(default=None, description="given back; generated when absent")
     priority: Literal["interactive", "batch"] = "interactive"
     timeout_s: float = Field(
         default=120, gt=0, le=3600, description="seconds until 504, waiting included"
     )
+
+
+class _ComparisonIn(_QuestionIn):
+    responses: tuple[Response, Response] = Field(description="the two candidates, neither empty")
 
 
 class _SampledIn(_ComparisonIn):
@@ -164,6 +169,55 @@ class VerifyRequest(_ComparisonIn):
             JudgingOptions(priority=self.priority),
             self.timeout_s,
         )
+
+
+class RankRequest(_QuestionIn):
+    """In which order of quality do these responses stand?"""
+
+    responses: Annotated[tuple[Response, ...], Field(min_length=2, max_length=64)] = Field(
+        description="2 to 64 candidates, none empty; equal ones are not compared"
+    )
+    rubric: RubricIn | None = Field(
+        default=None, description="absent: the judge writes one for all of them"
+    )
+    depth: Literal["full", "verdict"] = "full"
+    order: Literal["given", "both"] = Field(
+        default="given", description="of each comparison; who is read first is balanced anyway"
+    )
+    budget: int | None = Field(
+        default=None,
+        ge=1,
+        le=2016,
+        description="comparisons at most; absent: all pairs of up to 6, of N more 0.75 N log2 N",
+    )
+    confidence: float = Field(
+        default=0.98,
+        ge=0.5,
+        le=1,
+        description="stop when this share of all pairs is expected to stand in the right order",
+    )
+    evaluators: tuple[Identifier, ...] = Field(
+        default=(), description="none are configured on this server"
+    )
+    run_id: Identifier | None = Field(default=None, description="groups the requests of one run")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the first pairs")
+    cache: Literal["use", "bypass"] = "use"
+
+    def call(self) -> Call:
+        """The request in the service's own words."""
+        return Call(
+            self.question,
+            self.responses,
+            tuple(image.data for image in self.images),
+            self.rubric.given() if self.rubric else None,
+            JudgingOptions(depth=self.depth, order=self.order, priority=self.priority),
+            self.timeout_s,
+            self.cache == "use",
+        )
+
+    def options(self) -> RankingOptions:
+        """When to stop comparing."""
+        return RankingOptions(self.budget, self.confidence, self.seed)
 
 
 class CriterionOut(_Answer):
@@ -334,6 +388,97 @@ class VerifyAnswer(_Answer):
             usage=UsageOut.model_validate(opinion.usage),
             timing=TimingOut.model_validate(verified.timing),
         )
+
+
+class RankedOut(_Answer):
+    """Where one response stands."""
+
+    index: int
+    strength: float = Field(description="Bradley-Terry, in nats; the mean of all is 0")
+    interval: tuple[float, float] = Field(description="95%, of the strength")
+    win_rate: float = Field(description="mean P(better) over all others")
+    reward: float = Field(description="net win rate, -1..1; the mean of all is 0")
+
+
+class ComparedOut(_Answer):
+    """One comparison, by index; `probability` is P(`first` is better)."""
+
+    first: int
+    second: int
+    probability: float | None
+    status: Literal["ok", "abstain"]
+
+
+class SpentOut(_Answer):
+    """What a ranking cost; tokens read and written."""
+
+    comparisons: int
+    tokens: int
+
+
+class RankAnswer(_Answer):
+    """A ranking, best first; empty when no rubric to judge by could be written."""
+
+    id: str
+    status: Literal["ok", "abstain"]
+    reason: AbstentionReason | None
+    ranking: tuple[int, ...]
+    scores: tuple[RankedOut, ...] = Field(description="in the order in which they were sent")
+    comparisons: tuple[ComparedOut, ...]
+    cycles: tuple[tuple[int, int, int], ...] = Field(
+        description="each of the three beats the next, and the last the first"
+    )
+    stopped: Stop | None = Field(description="why no more were compared")
+    spent: SpentOut
+    rubric: RubricOut | None
+    release: ReleaseOut
+    usage: UsageOut
+    timing: TimingOut
+
+    @classmethod
+    def of(cls, ranked: Ranked, request_id: str, release: Release) -> Self:
+        """The ranking on the wire."""
+        found, usage = ranked.ranking, ranked.usage
+        met = found.met if found is not None else ()
+        return cls(
+            id=request_id,
+            status="ok" if ranked.reason is None else "abstain",
+            reason=ranked.reason,
+            ranking=found.order if found is not None else (),
+            scores=_scores(found) if found is not None else (),
+            comparisons=tuple(
+                ComparedOut(
+                    first=one.first,
+                    second=one.second,
+                    probability=one.probability,
+                    status="abstain" if one.probability is None else "ok",
+                )
+                for one in met
+            ),
+            cycles=found.cycles if found is not None else (),
+            stopped=found.stopped if found is not None else None,
+            spent=SpentOut(
+                comparisons=len(met), tokens=usage.prompt_tokens + usage.completion_tokens
+            ),
+            rubric=_rubric(ranked.rubric),
+            release=ReleaseOut.of(release),
+            usage=UsageOut.model_validate(usage),
+            timing=TimingOut.model_validate(ranked.timing),
+        )
+
+
+def _scores(found: Ranking) -> tuple[RankedOut, ...]:
+    intervals = found.strengths.interval_N2
+    return tuple(
+        RankedOut(
+            index=index,
+            strength=float(strength),
+            interval=(float(intervals[index, 0]), float(intervals[index, 1])),
+            win_rate=float(found.win_rate_N[index]),
+            reward=float(found.reward_N[index]),
+        )
+        for index, strength in enumerate(found.strengths.mean_N)
+    )
 
 
 class FieldError(_Answer):

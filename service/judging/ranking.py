@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.concurrency import together
 from service.judging.strengths import Floats, Outcome, Strengths, fit
@@ -90,22 +91,47 @@ def default_budget(number: int) -> int:
     return min(pairs, math.ceil(0.75 * number * math.log2(number)))
 
 
-async def rank(number: int, compare: Compare, options: RankingOptions | None = None) -> Ranking:
-    """Ranks responses 0..number-1.
+async def rank(
+    responses: Sequence[str], compare: Compare, options: RankingOptions | None = None
+) -> Ranking:
+    """Ranks N responses.
 
-    A pair is never asked twice. An abstention stays one: it says nothing about either response.
+    A pair is never asked twice, and equal texts, frequent among rollouts, are as good as each
+    other without being asked. An abstention stays one: it says nothing about either response.
 
     Args:
-        number: of responses, at least two.
+        responses: at least two.
         compare: asked for several pairs at the same time; what it raises ends the ranking.
         options: when to stop.
 
     Raises:
         ValueError: there are fewer than two responses.
     """
-    if number < 2:
-        raise ValueError(f"there is nothing to rank among {number}")
-    options = options or RankingOptions()
+    if len(responses) < 2:
+        raise ValueError(f"there is nothing to rank among {len(responses)}")
+    texts = list(dict.fromkeys(responses))
+    stands_for = [responses.index(text) for text in texts]
+
+    def compare_texts(first: int, second: int) -> Coroutine[Any, Any, float | None]:
+        return compare(stands_for[first], stands_for[second])
+
+    strengths, met, stopped = await _compare(len(texts), compare_texts, options or RankingOptions())
+    text_N = np.array([texts.index(response) for response in responses])
+    found = [Met(stands_for[one.first], stands_for[one.second], one.probability) for one in met]
+    return Ranking(
+        order=tuple(sorted(range(len(text_N)), key=lambda n: -strengths.mean_N[text_N[n]])),
+        strengths=strengths.of(text_N),
+        win_rate_N=_win_rates(strengths, met, text_N),
+        met=tuple(found),
+        cycles=tuple(_cycles(found)),
+        stopped=stopped,
+    )
+
+
+async def _compare(
+    number: int, compare: Compare, options: RankingOptions
+) -> tuple[Strengths, list[Met], Stop]:
+    """The comparisons of 0..number-1, round by round."""
     budget = default_budget(number) if options.budget is None else options.budget
     unmet = set(itertools.combinations(range(number), 2))
     rng = random.Random(options.seed)
@@ -114,7 +140,7 @@ async def rank(number: int, compare: Compare, options: RankingOptions | None = N
         strengths = fit(number, _outcomes(met))
         stopped = _stopped(strengths, len(unmet), budget - len(met), options.confidence)
         if stopped is not None:
-            return _summed_up(number, strengths, met, stopped)
+            return strengths, met, stopped
         if len(unmet) <= budget - len(met) and number <= ALL_PAIRS_UP_TO:
             chosen = sorted(unmet)
         else:
@@ -191,20 +217,14 @@ def _outcomes(met: Iterable[Met]) -> list[Outcome]:
     ]
 
 
-def _summed_up(number: int, strengths: Strengths, met: Sequence[Met], stopped: Stop) -> Ranking:
-    better_NN = strengths.better_NN.copy()
+def _win_rates(strengths: Strengths, met: Iterable[Met], text_N: NDArray[np.int64]) -> Floats:
+    better_TT = strengths.better_NN.copy()
     for one in _outcomes(met):
-        better_NN[one.first, one.second] = one.probability
-        better_NN[one.second, one.first] = 1 - one.probability
+        better_TT[one.first, one.second] = one.probability
+        better_TT[one.second, one.first] = 1 - one.probability
+    better_NN = better_TT[np.ix_(text_N, text_N)]
     np.fill_diagonal(better_NN, 0.0)
-    return Ranking(
-        order=tuple(sorted(range(number), key=lambda index: -strengths.mean_N[index])),
-        strengths=strengths,
-        win_rate_N=better_NN.sum(axis=1) / (number - 1),
-        met=tuple(met),
-        cycles=tuple(_cycles(met)),
-        stopped=stopped,
-    )
+    return better_NN.sum(axis=1) / (len(text_N) - 1)
 
 
 def _cycles(met: Iterable[Met]) -> Iterator[tuple[int, int, int]]:

@@ -45,6 +45,11 @@ class Strengths:
     mean_N: Floats
     covariance_NN: Floats
 
+    def of(self, places_M: NDArray[np.int64]) -> Strengths:
+        """The strengths at these places, any of them more than once; centred again."""
+        mean_M: Floats = self.mean_N[places_M]
+        return Strengths(mean_M - mean_M.mean(), self.covariance_NN[np.ix_(places_M, places_M)])
+
     @property
     def interval_N2(self) -> Floats:
         """95% intervals, shape (N, 2)."""

@@ -39,6 +39,10 @@ class Referee:
         return lower if first < second else 1 - lower
 
 
+def texts(number):
+    return [f"response {index}" for index in range(number)]
+
+
 def pairs(number):
     return number * (number - 1) // 2
 
@@ -53,7 +57,7 @@ def agreement(order, number):
 @pytest.mark.parametrize("number", range(2, ALL_PAIRS_UP_TO + 1))
 async def test_few_responses_meet_each_other_all_at_once(number):
     referee = Referee()
-    found = await rank(number, referee)
+    found = await rank(texts(number), referee)
     assert found.order == tuple(range(number))
     assert len(found.met) == referee.most_at_once == pairs(number)
     assert found.stopped == "all_compared"
@@ -62,7 +66,7 @@ async def test_few_responses_meet_each_other_all_at_once(number):
 @pytest.mark.parametrize("number", [8, 16, 32, 64])
 async def test_many_are_ranked_by_a_part_of_their_pairs(number):
     referee = Referee()
-    found = await rank(number, referee)
+    found = await rank(texts(number), referee)
     assert len(found.met) <= default_budget(number) < pairs(number)
     assert agreement(found.order, number) > 0.9
     assert len({frozenset(pair) for pair in referee.asked}) == len(referee.asked)
@@ -74,8 +78,8 @@ async def test_a_sixteenth_of_the_pairs_turned_costs_adaptive_choice_little():
     for seed in range(8):
         rng = random.Random(seed)
         upsets = [p for p in itertools.combinations(range(16), 2) if rng.random() < 1 / 16]
-        everyone = await rank(16, Referee(upsets), RankingOptions(budget=120, confidence=2))
-        some = await rank(16, Referee(upsets))
+        everyone = await rank(texts(16), Referee(upsets), RankingOptions(budget=120, confidence=2))
+        some = await rank(texts(16), Referee(upsets))
         assert len(everyone.met) == 120
         assert len(some.met) <= 48
         lost += agreement(everyone.order, 16) - agreement(some.order, 16)
@@ -85,20 +89,20 @@ async def test_a_sixteenth_of_the_pairs_turned_costs_adaptive_choice_little():
 async def test_the_budget_is_never_exceeded():
     for budget in (0, 1, 5, 17):
         referee = Referee()
-        found = await rank(10, referee, RankingOptions(budget=budget))
+        found = await rank(texts(10), referee, RankingOptions(budget=budget))
         assert len(referee.asked) == len(found.met) == budget
         assert found.stopped == "budget"
 
 
 async def test_it_stops_when_the_order_is_sure_enough():
-    found = await rank(10, Referee(), RankingOptions(budget=45, confidence=0.75))
+    found = await rank(texts(10), Referee(), RankingOptions(budget=45, confidence=0.75))
     assert found.stopped == "confident"
     assert len(found.met) < 45
 
 
 async def test_everybody_is_read_first_about_as_often_as_second():
     referee = Referee()
-    await rank(16, referee)
+    await rank(texts(16), referee)
     for index in range(16):
         first = sum(pair[0] == index for pair in referee.asked)
         second = sum(pair[1] == index for pair in referee.asked)
@@ -107,7 +111,7 @@ async def test_everybody_is_read_first_about_as_often_as_second():
 
 async def test_an_abstention_is_no_win_for_anybody_and_not_asked_again():
     referee = Referee(abstains=itertools.combinations(range(3), 2))
-    found = await rank(3, referee)
+    found = await rank(texts(3), referee)
     assert [one.probability for one in found.met] == [None, None, None]
     assert found.strengths.mean_N.tolist() == [0, 0, 0]
     assert found.reward_N == pytest.approx([0, 0, 0])
@@ -115,14 +119,14 @@ async def test_an_abstention_is_no_win_for_anybody_and_not_asked_again():
 
 
 async def test_cycles_are_reported_once_each():
-    found = await rank(4, Referee(upsets=[(0, 2)]))
+    found = await rank(texts(4), Referee(upsets=[(0, 2)]))
     assert found.cycles == ((0, 1, 2),)
-    assert (await rank(4, Referee())).cycles == ()
-    assert (await rank(3, Referee(p=0.5))).cycles == ()
+    assert (await rank(texts(4), Referee())).cycles == ()
+    assert (await rank(texts(3), Referee(p=0.5))).cycles == ()
 
 
 async def test_the_best_of_all_wins_everything():
-    found = await rank(3, Referee(p=1.0))
+    found = await rank(texts(3), Referee(p=1.0))
     assert found.win_rate_N == pytest.approx([1, 0.5, 0])
     assert found.reward_N == pytest.approx([1, 0, -1])
 
@@ -135,7 +139,7 @@ def test_rewards_add_up_to_nothing_and_every_response_has_a_place(number, seed, 
     async def compare(first, second):
         return rng.choice([None, rng.random()])
 
-    found = asyncio.run(rank(number, compare, RankingOptions(budget=budget, seed=seed)))
+    found = asyncio.run(rank(texts(number), compare, RankingOptions(budget=budget, seed=seed)))
     assert sorted(found.order) == list(range(number))
     assert found.reward_N.sum() == pytest.approx(0, abs=1e-9)
     assert (abs(found.reward_N) <= 1).all()
@@ -143,9 +147,9 @@ def test_rewards_add_up_to_nothing_and_every_response_has_a_place(number, seed, 
 
 async def test_the_same_seed_asks_the_same():
     one, two, other = Referee(), Referee(), Referee()
-    await rank(9, one)
-    await rank(9, two)
-    await rank(9, other, RankingOptions(seed=1))
+    await rank(texts(9), one)
+    await rank(texts(9), two)
+    await rank(texts(9), other, RankingOptions(seed=1))
     assert one.asked == two.asked != other.asked
 
 
@@ -163,14 +167,37 @@ async def test_what_a_comparison_raises_ends_the_ranking_and_cancels_the_rest():
             raise
 
     with pytest.raises(RuntimeError, match="gone"):
-        await rank(4, compare)
+        await rank(texts(4), compare)
     assert cancelled == 5
 
 
-@pytest.mark.parametrize("number", [-1, 0, 1])
+async def test_equal_texts_are_not_compared_and_equally_good():
+    referee = Referee(p=1.0)
+    found = await rank(["a", "b", "a", "c", "b"], referee)
+    assert {frozenset(pair) for pair in referee.asked} == {
+        frozenset({0, 1}),
+        frozenset({0, 3}),
+        frozenset({1, 3}),
+    }
+    assert found.order == (0, 2, 1, 4, 3)
+    assert found.strengths.mean_N[0] == found.strengths.mean_N[2]
+    assert found.win_rate_N == pytest.approx([7 / 8, 3 / 8, 7 / 8, 0, 3 / 8])
+    assert found.reward_N.sum() == pytest.approx(0)
+
+
+async def test_one_text_many_times_is_never_compared():
+    referee = Referee()
+    found = await rank(["a"] * 5, referee)
+    assert referee.asked == []
+    assert found.order == (0, 1, 2, 3, 4)
+    assert found.reward_N.tolist() == [0] * 5
+    assert found.stopped == "all_compared"
+
+
+@pytest.mark.parametrize("number", [0, 1])
 async def test_one_response_alone_is_no_ranking(number):
     with pytest.raises(ValueError, match="nothing to rank"):
-        await rank(number, Referee())
+        await rank(texts(number), Referee())
 
 
 def test_a_doubtful_pair_is_chosen_before_one_that_is_settled():
