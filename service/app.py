@@ -148,7 +148,8 @@ def compose(
     images, store = running
     admission = Admission(settings.admission, metrics)
     calls = Calls(release.config, images, store, admission, metrics, settings.limits)
-    scoring = Scoring(release, Judge(release.judge, engines.judge), calls, store, metrics)
+    judge = Judge(release.judge, engines.judge)
+    scoring = Scoring(release, judge, calls, store, metrics, settings.judging.band)
     evaluators: dict[str, Evaluator] = {}
     if release.proxy is not None and engines.proxy is not None:
         evaluators["proxy"] = ProxyEvaluator(release.proxy, engines.proxy)

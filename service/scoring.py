@@ -36,12 +36,23 @@ class RubricWritten:
 
 
 class Scoring:
-    """Answers calls with a release's judge."""
+    """Answers calls with a release's judge.
+
+    Args:
+        band: of order adaptive; see `JudgingOptions`.
+    """
 
     def __init__(
-        self, release: Release, judge: Judge, calls: Calls, store: Store, metrics: Metrics
+        self,
+        release: Release,
+        judge: Judge,
+        calls: Calls,
+        store: Store,
+        metrics: Metrics,
+        band: float,
     ) -> None:
         self._release = release
+        self._band = band
         self._judge = judge
         self._calls = calls
         self._store = store
@@ -69,12 +80,13 @@ class Scoring:
         Raises:
             EngineUnavailable, ContextExceeded: see `service.errors`.
         """
-        key = judgement_key(self._release.fingerprint, comparison, call.options, rubric)
+        options = replace(call.options, band=self._band)
+        key = judgement_key(self._release.fingerprint, comparison, options, rubric)
         kept = await self._kept(key) if call.use_cache else None
         if kept is not None:
             judgement = replace(kept, usage=Usage())
         else:
-            judgement = await self._judge.judge(comparison, call.options, rubric)
+            judgement = await self._judge.judge(comparison, options, rubric)
             await self._keep(key, judgement)
         self._count(judgement)
         return judgement, kept is not None

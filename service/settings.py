@@ -56,6 +56,17 @@ class LimitSettings(_Section):
     )
 
 
+class JudgingSettings(_Section):
+    """How judgements are made where a request leaves it open."""
+
+    band: float = Field(
+        default=0.4,
+        ge=0,
+        le=0.5,
+        description="order adaptive: swapped too while the first probability is nearer to 0.5",
+    )
+
+
 class VllmSettings(_Section):
     """The in-process engine."""
 
@@ -126,6 +137,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     admission: AdmissionSettings = AdmissionSettings()
     limits: LimitSettings = LimitSettings()
+    judging: JudgingSettings = JudgingSettings()
     vllm: VllmSettings = VllmSettings()
     cache: CacheSettings = CacheSettings()
 

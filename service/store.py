@@ -120,6 +120,7 @@ def judgement_key(
         "rubric": rubric.text if rubric is not None else None,
         "depth": options.depth,
         "order": options.order,
+        "band": options.band if options.order == "adaptive" else None,
         "require_consistent": options.require_consistent,
     }
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,7 @@ from models.release import Release
 from models.rubric import Rubric
 from service.calls import Call, GivenRubric
 from service.evaluators import OpinionStatus
-from service.judging import AbstentionReason, JudgingOptions
+from service.judging import AbstentionReason, JudgingOptions, Stopped
 from service.judging.ranking import Ranking, RankingOptions, Stop
 from service.ranking import Ranked
 from service.scoring import RubricWritten, Scored
@@ -83,9 +83,10 @@ class ScoreRequest(_SampledIn):
     depth: Literal["full", "verdict"] = Field(
         default="full", description="verdict: no evaluation is written, one token decides; faster"
     )
-    order: Literal["given", "both"] = Field(
+    order: Literal["given", "both", "adaptive"] = Field(
         default="given",
-        description="both: judged again with the responses swapped, probabilities averaged",
+        description="both: judged again with the responses swapped, probabilities averaged; "
+        "adaptive: swapped only while the verdict, read before the evaluation, is in doubt",
     )
     votes: int = Field(
         default=1, ge=1, le=16, description="passes an order; more than 1 needs a temperature"
@@ -181,7 +182,7 @@ class RankRequest(_QuestionIn):
         default=None, description="absent: the judge writes one for all of them"
     )
     depth: Literal["full", "verdict"] = "full"
-    order: Literal["given", "both"] = Field(
+    order: Literal["given", "both", "adaptive"] = Field(
         default="given", description="of each comparison; who is read first is balanced anyway"
     )
     budget: int | None = Field(
@@ -271,11 +272,12 @@ class ReleaseOut(_Answer):
 
 
 class UsageOut(_Answer):
-    """Tokens, as the engine counted them."""
+    """Tokens as the engine counted them, and how often it was asked."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    calls: int
 
 
 class TimingOut(_Answer):
@@ -295,7 +297,8 @@ class ScoreAnswer(_Answer):
     reason: AbstentionReason | None
     preferred: Position | None
     probability: float | None = Field(description="P(response 1 is better)")
-    order_consistent: bool | None
+    order_consistent: bool | None = Field(description="null where one order was read")
+    stopped: Stopped = Field(description="sure: adaptive, and no need of the swapped order")
     rubric: RubricOut | None
     evaluation: str | None
     verdicts: tuple[VerdictOut, ...]
@@ -317,6 +320,7 @@ class ScoreAnswer(_Answer):
             preferred=judgement.preferred,
             probability=judgement.probability,
             order_consistent=judgement.order_consistent,
+            stopped=judgement.stopped,
             rubric=_rubric(judgement.rubric),
             evaluation=judgement.evaluation,
             verdicts=tuple(VerdictOut.model_validate(found) for found in judgement.passes),

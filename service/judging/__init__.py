@@ -7,6 +7,7 @@ from service.judging.judgement import (
     Judgement,
     JudgingOptions,
     Pass,
+    Stopped,
     Usage,
     WrittenRubric,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "Judgement",
     "JudgingOptions",
     "Pass",
+    "Stopped",
     "Usage",
     "WrittenRubric",
     "read_given_rubric",

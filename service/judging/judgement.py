@@ -11,7 +11,10 @@ from models.rubric import Rubric
 from service.engines import Priority
 
 AbstentionReason = Literal["unreadable", "truncated", "disagreement"]
-Orders = Literal["given", "both"]
+Stopped = Literal["complete", "sure"]
+"""``sure``: the swapped order was not read, for the first pass left no doubt."""
+
+Orders = Literal["given", "both", "adaptive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,37 +22,38 @@ class JudgingOptions:
     """How a comparison is judged.
 
     Attributes:
+        order: ``adaptive`` reads the swapped order only while the verdict, read before the
+            evaluation is written, is in doubt.
+        band: in doubt is a probability nearer to 0.5 than this.
         votes: passes per order; more than one needs a temperature above 0.
         require_consistent: abstain when the two orders prefer different responses.
     """
 
     depth: Depth = "full"
     order: Orders = "given"
+    band: float = 0.4
     votes: int = 1
     temperature: float = 0.0
     seed: int = 0
     require_consistent: bool = False
     priority: Priority = "interactive"
 
-    @property
-    def orders(self) -> tuple[Order, ...]:
-        """The orders that are asked for; the first pass reads the given one."""
-        return ("given", "swapped") if self.order == "both" else ("given",)
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the engine counted them."""
+    """Tokens as the engine counted them, and how often it was asked."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    calls: int = 0
 
     def __add__(self, more: Usage) -> Usage:
         return Usage(
             self.prompt_tokens + more.prompt_tokens,
             self.completion_tokens + more.completion_tokens,
             self.cached_tokens + more.cached_tokens,
+            self.calls + more.calls,
         )
 
 
@@ -62,6 +66,7 @@ class Pass:
             swapped verdicts mirrored; None when the pass is an abstention.
         probability: calibrated P(response 1 is better), mirrored likewise.
         text: what the judge wrote.
+        early: calibrated P(response 1 is better) before the evaluation, where it was asked for.
         label_mass: share of the verdict token's probability that lies on the two labels.
     """
 
@@ -72,6 +77,7 @@ class Pass:
     preferred: Position | None = None
     probability: float | None = None
     label_mass: float | None = None
+    early: float | None = None
     reason: AbstentionReason | None = None
     usage: Usage = Usage()
     injection_attempts: int = 0
@@ -91,6 +97,7 @@ class Judgement:
     preferred: Position | None
     probability: float | None
     order_consistent: bool | None
+    stopped: Stopped
     reason: AbstentionReason | None
     usage: Usage
     injection_attempts: int

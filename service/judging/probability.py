@@ -36,20 +36,27 @@ def summed_up(passes: Sequence[Pass], options: JudgingOptions, rubric: Rubric | 
     a lost vote does not tilt the balance between the orders. An order of which
     no pass can be read makes the whole judgement an abstention: half an answer
     to a question that asked for both orders is not an answer.
+
+    Args:
+        passes: all that were made, the first one first.
+        options: what was asked for.
+        rubric: the one judged by.
     """
     by_order = _mean_by_order(passes)
+    were_read = {found.order for found in passes}
     reason: AbstentionReason | None = next(
         (found.reason for found in passes if found.reason is not None), None
     )
     probability: float | None = None
     consistent: bool | None = None
-    if all(order in by_order for order in options.orders):
+    if by_order.keys() == were_read:
         reason = None
         probability = math.fsum(by_order.values()) / len(by_order)
-        if options.order == "both":
+        if len(by_order) == 2:
             consistent = (by_order["given"] >= 0.5) == (by_order["swapped"] >= 0.5)
         if options.require_consistent and consistent is False:
             probability, reason = None, "disagreement"
+    sure = options.order == "adaptive" and were_read == {"given"} and probability is not None
     preferred: Position | None = None
     if probability is not None:
         preferred = 1 if probability >= 0.5 else 2
@@ -60,6 +67,7 @@ def summed_up(passes: Sequence[Pass], options: JudgingOptions, rubric: Rubric | 
         preferred=preferred,
         probability=probability,
         order_consistent=consistent,
+        stopped="sure" if sure else "complete",
         reason=reason,
         usage=reduce(add, (p.usage for p in passes), Usage()),
         injection_attempts=passes[0].injection_attempts,

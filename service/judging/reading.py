@@ -49,7 +49,9 @@ def read_rubric_alone(generation: Generation) -> tuple[Rubric | None, Abstention
 
 def usage_of(generation: Generation) -> Usage:
     """What one generation cost."""
-    return Usage(generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens)
+    return Usage(
+        generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens, calls=1
+    )
 
 
 def _abstention(generation: Generation) -> AbstentionReason:

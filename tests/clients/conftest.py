@@ -20,6 +20,7 @@ JUDGEMENT: dict[str, Any] = {
     "preferred": 1,
     "probability": 0.83,
     "order_consistent": None,
+    "stopped": "complete",
     "rubric": {
         "id": "rub_" + "0" * 24,
         "text": "1. Truth (100%)",
@@ -31,7 +32,7 @@ JUDGEMENT: dict[str, Any] = {
     "evaluators": [],
     "agreement": None,
     "release": {"name": "tiny", "fingerprint": "f", "purpose": "demo"},
-    "usage": {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 0},
+    "usage": {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 0, "calls": 1},
     "timing": {"queue_s": 0.0, "image_s": 0.0, "engine_s": 0.1, "total_s": 0.1},
     "cached": False,
 }

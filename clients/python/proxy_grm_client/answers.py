@@ -58,11 +58,12 @@ class Release(_Answer):
 
 
 class Usage(_Answer):
-    """Tokens as the engine counted them; all 0 for a cached judgement."""
+    """Tokens as the engine counted them, and how often it was asked; all 0 from the cache."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    calls: int = 0
 
 
 class Timing(_Answer):
@@ -82,6 +83,8 @@ class Judgement(_Answer):
             and `preferred` and `probability` are None. Never count that as a score.
         preferred: 1 exactly when `probability` >= 0.5.
         probability: P(response 1 is better), 0..1.
+        order_consistent: None where one order was read.
+        stopped: ``sure`` where order ``adaptive`` had no need of the swapped one.
     """
 
     id: str
@@ -90,6 +93,7 @@ class Judgement(_Answer):
     preferred: Position | None
     probability: float | None
     order_consistent: bool | None
+    stopped: str = "complete"
     rubric: Rubric | None
     evaluation: str | None
     verdicts: tuple[Verdict, ...]

@@ -149,7 +149,8 @@ class ScoreOptions(RubricOptions, total=False):
     Attributes:
         rubric: to judge by: its text, its id (``rub_…``) or one that came from the service.
         depth: ``verdict`` writes no evaluation and is faster.
-        order: ``both`` judges the swapped order too and averages.
+        order: ``both`` judges the swapped order too and averages; ``adaptive`` does so only while
+            the verdict is in doubt before the evaluation is written.
         votes: passes an order; more than 1 needs a temperature above 0.
         require_consistent: with order ``both``, abstain when the orders disagree.
     """

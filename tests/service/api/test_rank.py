@@ -63,7 +63,12 @@ async def test_responses_are_ranked_by_one_rubric_that_the_judge_writes(gateway)
     assert {one["status"] for one in found["comparisons"]} == {"ok"}
     assert found["cycles"] == []
     assert found["rubric"]["text"] == RUBRIC
-    assert found["usage"] == {"prompt_tokens": 650, "completion_tokens": 130, "cached_tokens": 240}
+    assert found["usage"] == {
+        "prompt_tokens": 650,
+        "completion_tokens": 130,
+        "cached_tokens": 240,
+        "calls": 7,
+    }
     assert found["spent"] == {"comparisons": 6, "tokens": 780}
     assert re.fullmatch("rank_[0-9a-f]{32}", found["id"])
     assert "engine;dur=" in answer.headers["server-timing"]

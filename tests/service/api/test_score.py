@@ -83,6 +83,7 @@ async def test_a_comparison_gets_a_whole_judgement(start_gateway):
         "preferred": 1,
         "probability": pytest.approx(0.9),
         "order_consistent": None,
+        "stopped": "complete",
         "evaluation": "ALPHA counts better.",
         "verdicts": [
             {
@@ -95,7 +96,7 @@ async def test_a_comparison_gets_a_whole_judgement(start_gateway):
         "evaluators": [],
         "agreement": None,
         "release": {"name": "tiny", "fingerprint": release.fingerprint, "purpose": "demo"},
-        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 60},
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 60, "calls": 1},
         "cached": False,
     }
     assert re.fullmatch(r"rub_[0-9a-f]{24}", rubric.pop("id"))
@@ -166,7 +167,12 @@ async def test_votes_are_sampled_with_seeds_of_their_own(start_gateway):
     assert found["probability"] == pytest.approx(0.7)
     assert found["preferred"] == 1
     assert [v["preferred"] for v in found["verdicts"]] == [1, 1, 2]
-    assert found["usage"] == {"prompt_tokens": 300, "completion_tokens": 30, "cached_tokens": 180}
+    assert found["usage"] == {
+        "prompt_tokens": 300,
+        "completion_tokens": 30,
+        "cached_tokens": 180,
+        "calls": 3,
+    }
     assert [r.temperature for r in gateway.engine.requests] == [0.7] * 3
 
 
@@ -272,7 +278,12 @@ async def test_the_same_comparison_is_judged_once(gateway):
     first, second = (await gateway.score()).json(), (await gateway.score(seed=9)).json()
     assert (first["cached"], second["cached"]) == (False, True)
     assert first["usage"]["prompt_tokens"] > 0
-    assert second["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0}
+    assert second["usage"] == {
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "cached_tokens": 0,
+        "calls": 0,
+    }
     for changing in ("id", "timing", "usage", "cached"):
         first.pop(changing)
         second.pop(changing)
@@ -280,6 +291,14 @@ async def test_the_same_comparison_is_judged_once(gateway):
     assert len(gateway.engine.requests) == 1
     assert gateway.count("proxy_grm_cache_total", outcome="hit") == 1
     assert gateway.count("proxy_grm_cache_total", outcome="miss") == 1
+
+
+async def test_adaptive_says_why_it_stopped(gateway):
+    found = (await gateway.score(order="adaptive", rubric={"text": "1. Truth (100%)"})).json()
+    assert found["status"] == "ok"
+    assert found["stopped"] in ("sure", "complete")
+    assert found["usage"]["calls"] == len(gateway.engine.requests)
+    assert (found["order_consistent"] is None) == (found["stopped"] == "sure")
 
 
 async def test_the_same_picture_sent_otherwise_is_the_same_picture(gateway, picture):

@@ -54,7 +54,7 @@ async def test_a_verification_is_answered_by_the_proxy_alone(start):
             "fingerprint": gateway.parts.release.fingerprint,
             "purpose": "demo",
         },
-        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 40},
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 40, "calls": 1},
     }
     assert "engine;dur=" in answer.headers["server-timing"]
     assert answer.headers["x-request-id"]

@@ -9,7 +9,7 @@ import pytest
 
 from models.calibration import Calibration, OrderCalibration, Platt
 from models.comparison import Comparison
-from models.judgement import GRAMMARS, RUBRIC_GRAMMAR, verdict_prefix
+from models.judgement import GRAMMARS, RUBRIC_END, RUBRIC_GRAMMAR, verdict_prefix
 from models.release import Release
 from models.rubric import Rubric
 from service.engines import Generation, GenerationRequest, LabelLogprobs
@@ -198,6 +198,112 @@ async def test_verdict_depth_in_both_orders_reuses_the_rubric(release: Release):
     judgement, engine = await judged(release, script, JudgingOptions(depth="verdict", order="both"))
     assert [request.max_tokens for request in engine.requests] == [256, 1, 1]
     assert judgement.probability == pytest.approx(0.9)
+
+
+ADAPTIVE = JudgingOptions(order="adaptive")
+
+
+def hesitant(early: float) -> Callable[[GenerationRequest], Generation]:
+    """Finds ALPHA better with `early` at once and, as judges do, with near certainty later."""
+
+    def script(request: GenerationRequest) -> Generation:
+        text = request.prefill + asked_text(request)
+        if RUBRIC_END in request.stop:
+            return generation(WRITTEN.strip())
+        first = early if request.max_tokens == 1 else 0.99
+        if swapped(request):
+            first = 1 - first
+        verdict = "1" if first >= 0.5 else "2"
+        assert "<rubric>" in text
+        return generation(verdict if request.max_tokens == 1 else rest(verdict), first)
+
+    return script
+
+
+async def test_adaptive_leaves_the_swap_out_when_the_early_verdict_is_sure(release: Release):
+    judgement, engine = await judged(release, hesitant(0.95), ADAPTIVE)
+    drafting, early, full = engine.requests
+    assert drafting.grammar == RUBRIC_GRAMMAR
+    assert early.max_tokens == 1
+    assert early.prefill.endswith("</rubric>\n<eval></eval>\n<answer>")
+    assert full.prefill == WRITTEN
+    assert full.grammar == GRAMMARS["evaluation"]
+    assert not any(swapped(request) for request in engine.requests)
+    (found,) = judgement.passes
+    assert found.early == pytest.approx(0.95)
+    assert judgement.probability == pytest.approx(0.99)
+    assert judgement.evaluation == "ALPHA counts better."
+    assert judgement.order_consistent is None
+    assert judgement.stopped == "sure"
+    assert judgement.usage.calls == 3
+    assert judgement.usage.prompt_tokens == 300
+
+
+@pytest.mark.parametrize("early", [0.11, 0.5, 0.89])
+async def test_adaptive_swaps_while_the_early_verdict_is_in_doubt(early: float, release: Release):
+    judgement, engine = await judged(release, hesitant(early), ADAPTIVE)
+    assert [swapped(request) for request in engine.requests] == [False, False, False, True]
+    assert judgement.probability == pytest.approx(0.99)
+    assert judgement.order_consistent is True
+    assert judgement.stopped == "complete"
+    assert judgement.usage.calls == 4
+
+
+@pytest.mark.parametrize(("band", "calls"), [(0.0, 3), (0.3, 3), (0.31, 4), (0.5, 4)])
+async def test_the_band_says_what_doubt_is(band: float, calls: int, release: Release):
+    options = replace(ADAPTIVE, band=band)
+    judgement, _ = await judged(release, hesitant(0.8), options)
+    assert judgement.usage.calls == calls
+
+
+async def test_adaptive_with_a_given_rubric_writes_none(release: Release):
+    judgement, engine = await judged(release, hesitant(0.95), ADAPTIVE, RUBRIC)
+    assert sorted(request.max_tokens for request in engine.requests)[0] == 1
+    assert judgement.usage.calls == 2
+    assert judgement.rubric == RUBRIC
+    assert judgement.stopped == "sure"
+
+
+@pytest.mark.parametrize(("early", "calls"), [(0.95, 1), (0.6, 2)])
+async def test_adaptive_at_verdict_depth_asks_no_question_twice(
+    early: float, calls: int, release: Release
+):
+    options = replace(ADAPTIVE, depth="verdict")
+    judgement, _ = await judged(release, hesitant(early), options, RUBRIC)
+    assert judgement.usage.calls == calls
+    assert judgement.probability == pytest.approx(early)
+
+
+async def test_adaptive_votes_in_the_orders_it_reads(release: Release):
+    options = replace(ADAPTIVE, votes=3, temperature=0.7)
+    sure, _ = await judged(release, hesitant(0.95), options)
+    assert [found.order for found in sure.passes] == ["given"] * 3
+    doubting, _ = await judged(release, hesitant(0.6), options)
+    assert sorted(found.order for found in doubting.passes) == ["given"] * 3 + ["swapped"] * 3
+
+
+async def test_an_early_verdict_that_cannot_be_read_is_a_doubt(release: Release):
+    def script(request: GenerationRequest) -> Generation:
+        return generation("?") if request.max_tokens == 1 else hesitant(0.95)(request)
+
+    judgement, engine = await judged(release, script, ADAPTIVE)
+    assert any(swapped(request) for request in engine.requests)
+    assert judgement.stopped == "complete"
+    assert judgement.probability == pytest.approx(0.99)
+
+
+async def test_adaptive_is_not_sure_of_what_it_cannot_read(release: Release):
+    def script(request: GenerationRequest) -> Generation:
+        full = request.max_tokens > 1 and RUBRIC_END not in request.stop
+        return generation("hm") if full else hesitant(0.95)(request)
+
+    judgement, _ = await judged(release, script, ADAPTIVE)
+    assert judgement.reason == "unreadable"
+    assert judgement.stopped == "complete"
+    unwritten, engine = await judged(release, says(generation("hm")), ADAPTIVE)
+    assert unwritten.reason == "unreadable"
+    assert unwritten.stopped == "complete"
+    assert len(engine.requests) == 1
 
 
 UNREADABLE = {

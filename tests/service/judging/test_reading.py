@@ -27,7 +27,7 @@ def test_a_pass_has_what_was_written_and_how_sure(text, part, rubric):
     found = read_pass(generation(text), part, "given", Platt())
     assert (found.rubric, found.evaluation, found.reason) == (rubric, "Fine.", None)
     assert (found.preferred, found.probability) == (1, pytest.approx(0.8))
-    assert found.usage == Usage(7, 5, 3)
+    assert found.usage == Usage(7, 5, 3, calls=1)
 
 
 def test_a_swapped_pass_is_calibrated_as_it_was_read_and_then_mirrored():
@@ -41,7 +41,7 @@ def test_a_swapped_pass_is_calibrated_as_it_was_read_and_then_mirrored():
 def test_what_cannot_be_read_is_an_abstention(part, truncated, reason):
     found = read_pass(generation("<eval>", truncated=truncated), part, "given", Platt())
     assert (found.reason, found.preferred, found.probability) == (reason, None, None)
-    assert found.usage == Usage(7, 5, 3)
+    assert found.usage == Usage(7, 5, 3, calls=1)
 
 
 def test_a_rubric_alone_is_read_or_a_reason_is_given():
@@ -51,4 +51,4 @@ def test_a_rubric_alone_is_read_or_a_reason_is_given():
 
 
 def test_usage_is_what_the_engine_counted():
-    assert usage_of(generation("hm")) == Usage(7, 5, 3)
+    assert usage_of(generation("hm")) == Usage(7, 5, 3, calls=1)

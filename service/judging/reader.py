@@ -1,0 +1,160 @@
+"""One reading of a comparison in one order: the prompt, its generations, and what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from models.calibration import Order
+from models.comparison import Comparison
+from models.judgement import (
+    ANSWER_END,
+    GRAMMARS,
+    RUBRIC_END,
+    RUBRIC_GRAMMAR,
+    Part,
+    verdict_prefix,
+    write_rubric,
+)
+from models.prompts import FilledPrompt
+from models.release import Role
+from models.rubric import Rubric
+from service.concurrency import together
+from service.engines import Engine, GenerationRequest
+from service.judging.judgement import JudgingOptions, Pass, WrittenRubric
+from service.judging.reading import read_pass, read_rubric_alone, usage_of, with_verdict
+
+
+class Reader:
+    """A release's judge, asked once."""
+
+    def __init__(self, role: Role, engine: Engine) -> None:
+        self._role = role
+        self._engine = engine
+
+    async def read(
+        self,
+        comparison: Comparison,
+        order: Order,
+        options: JudgingOptions,
+        rubric: Rubric | None,
+        *,
+        early: bool = False,
+    ) -> Pass:
+        """Reads a comparison.
+
+        Args:
+            comparison: in the given order, whatever `order` says.
+            order: in which the responses are read.
+            options: depth, sampling and priority.
+            rubric: None lets the judge write one first.
+            early: also say what the verdict would be without the evaluation.
+
+        Raises:
+            EngineUnavailable, ContextExceeded: see `service.errors`.
+        """
+        asked = comparison.swap() if order == "swapped" else comparison
+        layout = "write_rubric" if rubric is None else "rubric_given"
+        prompt = self._role.prompts[layout].fill(asked, self._role.neutralise, rubric)
+        if options.depth == "full" and not early:
+            part: Part = "rubric" if rubric is None else "evaluation"
+            found = await self._full(prompt, order, options, part)
+        elif rubric is not None:
+            found = await self._by_rubric(prompt, order, options, None)
+        else:
+            drafted = await self._engine.generate(self._rubric_request(prompt, options))
+            written, reason = read_rubric_alone(drafted)
+            usage = usage_of(drafted)
+            if written is None:
+                found = Pass(order, drafted.text, reason=reason, usage=usage)
+            else:
+                found = await self._by_rubric(prompt, order, options, written)
+                found = replace(found, rubric=written, usage=usage + found.usage)
+        return replace(found, injection_attempts=prompt.injection_attempts)
+
+    async def write_rubric(self, comparison: Comparison, options: JudgingOptions) -> WrittenRubric:
+        """Writes a rubric and stops there.
+
+        Raises:
+            EngineUnavailable, ContextExceeded: see `service.errors`.
+        """
+        prompt = self._role.prompts["write_rubric"].fill(comparison, self._role.neutralise)
+        generation = await self._engine.generate(self._rubric_request(prompt, options))
+        rubric, reason = read_rubric_alone(generation)
+        return WrittenRubric(rubric, reason, usage_of(generation), prompt.injection_attempts)
+
+    async def _by_rubric(
+        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, written: Rubric | None
+    ) -> Pass:
+        """What follows a rubric: the verdict at once and, at full depth, the evaluation beside it.
+
+        The rubric is `written` where the judge has just done that, and else stands in the prompt.
+        """
+        at_once = self._verdict(prompt, order, options, verdict_prefix(written))
+        if options.depth == "verdict":
+            found = await at_once
+            return replace(found, early=found.probability)
+        prefix = f"{write_rubric(written)}\n" if written is not None else ""
+        first, found = await together(
+            [at_once, self._full(prompt, order, options, "evaluation", prefix)]
+        )
+        return replace(found, early=first.probability, usage=first.usage + found.usage)
+
+    async def _full(
+        self,
+        prompt: FilledPrompt,
+        order: Order,
+        options: JudgingOptions,
+        begins_with: Part,
+        prefix: str = "",
+    ) -> Pass:
+        structured = self._role.config.structured_output
+        generation = await self._engine.generate(
+            GenerationRequest(
+                prompt,
+                prefill=prefix,
+                max_tokens=self._role.config.sampling.judgement_tokens,
+                grammar=GRAMMARS[begins_with] if structured else None,
+                # Free text may quote the closing tag; only the grammar makes it the end.
+                stop=(ANSWER_END,) if structured else (),
+                read_labels=True,
+                temperature=options.temperature,
+                seed=options.seed,
+                priority=options.priority,
+            )
+        )
+        calibration = self._role.config.calibration.at("full", order)
+        found = read_pass(generation, begins_with, order, calibration)
+        return replace(found, text=prefix + found.text)
+
+    async def _verdict(
+        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, prefix: str
+    ) -> Pass:
+        generation = await self._engine.generate(
+            GenerationRequest(
+                prompt,
+                prefill=prefix,
+                max_tokens=1,
+                grammar="[12]" if self._role.config.structured_output else None,
+                read_labels=True,
+                temperature=options.temperature,
+                seed=options.seed,
+                priority=options.priority,
+            )
+        )
+        found = Pass(order, prefix + generation.text, usage=usage_of(generation))
+        if generation.text.strip() not in ("1", "2"):
+            return replace(found, reason="unreadable")
+        calibration = self._role.config.calibration.at("verdict", order)
+        return with_verdict(found, generation, calibration)
+
+    def _rubric_request(self, prompt: FilledPrompt, options: JudgingOptions) -> GenerationRequest:
+        structured = self._role.config.structured_output
+        return GenerationRequest(
+            prompt,
+            max_tokens=self._role.config.sampling.rubric_tokens,
+            grammar=RUBRIC_GRAMMAR if structured else None,
+            stop=(RUBRIC_END,),
+            temperature=options.temperature,
+            seed=options.seed,
+            priority=options.priority,
+        )
