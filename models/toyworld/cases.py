@@ -116,6 +116,12 @@ class ToyCase:
         ]
         return "\n".join([f"first: {self.priorities[0].topic}", *seen, *found])
 
+    @property
+    def first_decides(self) -> bool:
+        """Whether the heavier matter alone tells the responses apart."""
+        former, latter = (findings[0].rsplit(": ")[-1] for findings in self.findings)
+        return former != latter
+
     def labeled(self) -> LabeledComparison:
         """The case as a judge receives it, drawing included."""
         picture = JudgeImage(draw(self.scene), identity=f"toy:{self.scene!r}")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from models.pictures import DEFAULT_MOST_PIXELS
 from models.release import RELEASE_NAME
+from models.toyworld import FAMILIES, STRATA
 from models.training.data.distil import DistilOptions
 from models.training.data.merging import PrepareOptions
 from models.training.data.split import SplitOptions
@@ -65,6 +66,12 @@ class ExampleSource(_Part):
         facts: share that is facts about scenes instead, with responses about them to judge, to
             keep the eyes open and to practise depth verdict (`toyworld` only).
         facts_each: how many are tried about one scene.
+        verdicts: share that is verdicts by rubrics that say what is right, without a picture and
+            an evaluation, to learn depth verdict (`toyworld` only).
+        favour: share of the cases drawn from one stratum or family alone, by its name, over those
+            that it has among all (`toyworld` only).
+        frames_grow: number of examples over which what stands around those grows from nothing to
+            the whole prompt; 0 shows it whole from the beginning.
         most_pixels: larger pictures are shrunk to it, as serving does (`records` only).
     """
 
@@ -81,7 +88,24 @@ class ExampleSource(_Part):
     unstated: float = Field(default=0.3, ge=0, le=1)
     facts: float = Field(default=0.0, ge=0, le=1)
     facts_each: int = Field(default=12, ge=1)
+    verdicts: float = Field(default=0.0, ge=0, le=1)
+    frames_grow: int = Field(default=0, ge=0)
+    favour: dict[str, float] = {}
     most_pixels: int = Field(default=DEFAULT_MOST_PIXELS, ge=784)
+
+    @model_validator(mode="after")
+    def _shares_leave_room(self) -> Self:
+        unknown = sorted(self.favour.keys() - {*STRATA, *FAMILIES})
+        if unknown:
+            raise ValueError(
+                f"favour: there is no {', '.join(unknown)}; strata are {', '.join(STRATA)}, "
+                f"families {', '.join(FAMILIES)}"
+            )
+        if min(self.favour.values(), default=0) < 0 or sum(self.favour.values()) > 1:
+            raise ValueError("favour: shares must be 0 or more and add up to no more than 1")
+        if self.facts + self.verdicts > 1:
+            raise ValueError("facts and verdicts must add up to no more than 1")
+        return self
 
 
 class _Trained(_Part):

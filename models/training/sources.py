@@ -11,7 +11,7 @@ from models.comparison import Comparison, JudgeImage, LabeledComparison
 from models.neutralise import Neutraliser
 from models.pictures import shrink
 from models.prompts import DEFAULT_DIR, JUDGE_LAYOUTS, PROXY_LAYOUTS, Prompts, read_prompts
-from models.toyworld import make_case
+from models.toyworld import STRATA, CaseOptions, Stratum, ToyCase, make_case
 from models.training.data.files import RecordsInvalid, read_records
 from models.training.data.images import load_image
 from models.training.data.records import JudgedRecord, PreferenceRecord
@@ -20,11 +20,11 @@ from models.training.examples import (
     Example,
     Mixture,
     judge_example,
-    look_example,
     proxy_example,
     record_example,
 )
 from models.training.grpo import Task, proxy_task, toy_task
+from models.training.practice import look_example, verdict_example
 from models.training.recipe import ExampleSource, TaskSource
 
 Role = Literal["judge", "proxy"]
@@ -63,9 +63,13 @@ def example_maker(
 
         def drawn(index: int) -> Example:
             rng = random.Random(f"{seed}/{index}")
-            if rng.random() < source.facts:
-                return look_example(make_case(rng).scene, rng, source.facts_each, judged=True)
-            return write(make_case(rng), prompts, neutralise, rng, mixture)
+            form, case = rng.random(), _drawn_case(rng, source.favour)
+            if form < source.facts:
+                return look_example(case.scene, rng, source.facts_each, judged=True)
+            if form < source.facts + source.verdicts:
+                frame = min(1.0, index / source.frames_grow) if source.frames_grow else 1.0
+                return verdict_example(case, prompts, neutralise, rng, frame)
+            return write(case, prompts, neutralise, rng, mixture)
 
         return source.examples, drawn
     records, folder = _read(source.path, JudgedRecord)
@@ -76,6 +80,15 @@ def example_maker(
         return record_example(record, labeled, prompts, neutralise, rng, mixture)
 
     return len(records), recorded
+
+
+def _drawn_case(rng: random.Random, favour: dict[str, float]) -> ToyCase:
+    kinds = [*favour, ""]  # the last one stands for all of them
+    kind = rng.choices(kinds, [*favour.values(), 1 - sum(favour.values())])[0]
+    strata: dict[str, Stratum] = {stratum: stratum for stratum in STRATA}
+    if kind in strata:
+        return make_case(rng, CaseOptions(stratum=strata[kind]))
+    return make_case(rng, CaseOptions(family=kind or None))
 
 
 def task_maker(

@@ -33,8 +33,9 @@ def lazy_examples(number: int, make: Callable[[int], Example]) -> Dataset:
 
 
 class LikeLengths(Sampler[int]):
-    """A random order in which each batch holds examples of like length.
+    """Batches of examples of like length, from each group of neighbours in turn.
 
+    Drawn examples are random already; that groups keep their order lets a task grow harder.
     Unlike transformers' own grouping, which goes from long to short again and again, the batches
     of a group come in random order: long and short examples are different tasks here.
 
@@ -58,8 +59,7 @@ class LikeLengths(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = random.Random(f"{self.seed}/{self.epoch}")
-        order = list(range(len(self.lengths)))
-        rng.shuffle(order)
+        order = range(len(self.lengths))
         size = self.batch * self.group
         for start in range(0, len(order), size):
             together = sorted(order[start : start + size], key=self.lengths.__getitem__)

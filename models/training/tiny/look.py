@@ -20,7 +20,8 @@ from models.toyworld import make_case
 from models.toyworld.looking import cell_words
 from models.toyworld.scene import CELLS, COLOURS, COLUMNS, DIGITS, ROWS, SHAPES, SIZES, Scene
 from models.training.collate import ExampleCollator
-from models.training.examples import Example, look_example
+from models.training.examples import Example
+from models.training.practice import look_example
 from models.training.supervised import WeightedSftTrainer, lazy_examples
 
 CELL_WORDS = (*COLOURS, *SHAPES, *SIZES, *DIGITS, "digit", *ROWS, *COLUMNS)

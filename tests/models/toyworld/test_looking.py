@@ -21,7 +21,7 @@ from models.toyworld.scene import (
     arrange,
     random_object,
 )
-from models.training.examples import look_example
+from models.training.practice import look_example
 
 Oracle = Any  # the one of conftest.py
 

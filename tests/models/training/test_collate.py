@@ -17,10 +17,10 @@ from models.training.examples import (
     Example,
     Mixture,
     judge_example,
-    look_example,
     proxy_example,
     record_example,
 )
+from models.training.practice import look_example
 
 WHITE = JudgeImage(Image.new("RGB", (56, 56), "white"), "white")
 WIDE = JudgeImage(Image.new("RGB", (112, 56), "red"), "red")

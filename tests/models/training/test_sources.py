@@ -16,7 +16,8 @@ from models.training.data.files import write_records
 from models.training.data.images import ImageRefused
 from models.training.data.records import JudgedRecord, PreferenceRecord
 from models.training.errors import RecipeInvalid
-from models.training.examples import LOOK_INSTRUCTION, Mixture
+from models.training.examples import Mixture
+from models.training.practice import LOOK_INSTRUCTION
 from models.training.recipe import ExampleSource, TaskSource
 from models.training.sources import example_maker, prompts_of, task_maker
 
@@ -287,6 +288,53 @@ def test_so_many_facts_are_asked_about_a_scene_that_is_mixed_in():
             text.count("<answer>") + len(re.findall(": (correct|wrong)", text)) for text in made
         ]
         assert 0 < max(judged) <= each
+
+
+@pytest.mark.parametrize("role", ["judge", "proxy"])
+def test_so_many_drawn_examples_are_verdicts_without_a_picture(role):
+    source = ExampleSource(source="toyworld", examples=200, facts=0.2, verdicts=0.5, seed=2)
+    number, make = example_maker(source, role, TOKENS)
+    blind = [all(isinstance(p, str) for p in make(index).user) for index in range(number)]
+    assert 75 <= sum(blind) <= 125
+
+
+def test_the_frame_of_verdicts_grows_with_the_index():
+    source = ExampleSource(source="toyworld", examples=400, verdicts=1, frames_grow=200, seed=2)
+    _, make = example_maker(source, "judge", TOKENS)
+    first, middle, last = (
+        sum(make(index).length for index in indices)
+        for indices in (range(50), range(150, 200), range(350, 400))
+    )
+    assert first < middle < last
+    assert all(make(index).user == ("",) for index in range(3))
+    grown = source.model_copy(update={"frames_grow": 0})
+    _, make = example_maker(grown, "judge", TOKENS)
+    assert sum(make(index).length for index in range(50)) > first
+
+
+def test_favoured_cases_come_more_often():
+    def descriptions(favour):
+        source = ExampleSource(source="toyworld", examples=200, seed=2, favour=favour)
+        _, make = example_maker(source, "proxy", TOKENS)
+        return sum("Objects (" in text_of(make(index).user) for index in range(200))
+
+    assert descriptions({"description": 1.0}) == 200
+    assert descriptions({}) + 40 < descriptions({"description": 0.5}) < 160
+    assert descriptions({"rubric": 1.0}) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"favour": {"colors": 0.1}}, "no colors; strata are image, rubric, text, families"),
+        ({"favour": {"text": 0.6, "count": 0.5}}, "no more than 1"),
+        ({"favour": {"text": -0.1}}, "0 or more"),
+        ({"facts": 0.6, "verdicts": 0.5}, "facts and verdicts"),
+    ],
+)
+def test_shares_that_leave_no_room_are_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        ExampleSource(source="toyworld", **wrong)
 
 
 UNSTATED = "as in the image"
