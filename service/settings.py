@@ -24,6 +24,8 @@ from pydantic_settings import (
 from models.release import RoleName
 
 CONFIG_VARIABLE = "PROXY_GRM_CONFIG"
+CLIENT_VARIABLES = ("PROXY_GRM_URL", "PROXY_GRM_API_KEY")
+"""Read by the client alone; whoever has set them may start a service too."""
 
 
 class _Section(BaseModel):
@@ -181,7 +183,8 @@ def unknown_variables() -> list[str]:
 
     A typo must not pass in silence.
     """
-    known = {f"PROXY_GRM_{name}".upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    known = {f"PROXY_GRM_{name}".upper() for name in Settings.model_fields}
+    known |= {CONFIG_VARIABLE, *CLIENT_VARIABLES}
     complaints: list[str] = []
     for name in sorted(os.environ):
         stem = name.split("__")[0].upper()

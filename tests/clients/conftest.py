@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
 from proxy_grm_client import AsyncClient, Client
+from pydantic import SecretStr
+
+from models.release import SHIPPED_DIR
+from service.app import Engines, create_app
+from service.engines.on_demand import OnDemandEngine
+from service.engines.scripted import ScriptedEngine
+from service.metrics import Metrics
+from service.settings import Settings
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -104,3 +118,36 @@ def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
         return asking(settings, call, question, list(responses), **options)
 
     return asked
+
+
+@pytest.fixture(scope="session")
+def paired_release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shipped release's judge, as judge and as proxy."""
+    folder = tmp_path_factory.mktemp("paired")
+    (folder / "release.toml").write_text('name = "p"\npurpose = "demo"\nbase_model = "none"\n')
+    for role in ("judge", "proxy"):
+        (folder / role).symlink_to(SHIPPED_DIR / "tiny" / "judge")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def service_url(paired_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a service with a scripted judge and a scripted proxy listens."""
+    nowhere = f"unix://{tmp_path_factory.mktemp('r')}/no.socket"
+    app = create_app(
+        Settings(engine="scripted", redis_url=SecretStr(nowhere), release=paired_release),
+        engines=Engines(ScriptedEngine(), OnDemandEngine(ScriptedEngine())),
+        metrics=Metrics(CollectorRegistry()),
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_config=None))
+    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)  # examples print answers alone
+    structlog.configure(wrapper_class=quiet)
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    while not server.started:
+        assert serving.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    serving.join()
+    structlog.reset_defaults()

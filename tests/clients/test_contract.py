@@ -11,27 +11,37 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from proxy_grm_client import (
     AsyncClient,
+    Compared,
     ContextExceeded,
     Criterion,
     DeadlineExceeded,
     EngineUnavailable,
+    FailedLine,
     ImageRejected,
     InvalidRequest,
     Judgement,
     NotFound,
     PayloadTooLarge,
+    Ranked,
+    Ranking,
     Release,
     Rubric,
+    Spent,
     Timing,
     Usage,
     Verdict,
     Verification,
     WrittenRubric,
 )
-from proxy_grm_client.exchange import RubricOptions, ScoreOptions, VerifyOptions
+from proxy_grm_client.calls import (
+    BatchLine,
+    RankOptions,
+    RubricOptions,
+    ScoreOptions,
+    VerifyOptions,
+)
 from pydantic import BaseModel, SecretStr
 
-from models.release import SHIPPED_DIR
 from service import errors as service_errors
 from service.api import schemas
 from service.app import Engines, create_app
@@ -45,6 +55,10 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (schemas.ScoreAnswer, Judgement),
     (schemas.RubricAnswer, WrittenRubric),
     (schemas.VerifyAnswer, Verification),
+    (schemas.RankAnswer, Ranking),
+    (schemas.RankedOut, Ranked),
+    (schemas.ComparedOut, Compared),
+    (schemas.SpentOut, Spent),
     (schemas.RubricOut, Rubric),
     (schemas.CriterionOut, Criterion),
     (schemas.VerdictOut, Verdict),
@@ -70,7 +84,10 @@ def test_every_option_of_the_client_is_a_field_of_the_service():
     assert shared | set(ScoreOptions.__optional_keys__) == asked
     verifying = shared | {"rubric"} | set(VerifyOptions.__optional_keys__)
     assert verifying == set(schemas.VerifyRequest.model_fields)
+    ranking = shared | set(RankOptions.__optional_keys__)
+    assert ranking == set(schemas.RankRequest.model_fields)
     assert set(RubricOptions.__optional_keys__) <= set(schemas.RubricRequest.model_fields)
+    assert set(BatchLine.__annotations__) == asked
 
 
 def script(request: GenerationRequest) -> str:
@@ -89,22 +106,12 @@ async def engine() -> ScriptedEngine:
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The shipped release's judge, as judge and as proxy."""
-    folder = tmp_path_factory.mktemp("paired")
-    (folder / "release.toml").write_text('name = "p"\npurpose = "demo"\nbase_model = "none"\n')
-    for role in ("judge", "proxy"):
-        (folder / role).symlink_to(SHIPPED_DIR / "tiny" / "judge")
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 async def client(
-    engine: ScriptedEngine, release: str, tmp_path_factory: pytest.TempPathFactory
+    engine: ScriptedEngine, paired_release: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[AsyncClient]:
     nowhere = f"unix://{tmp_path_factory.mktemp('r')}/no.socket"
     app = create_app(
-        Settings(engine="scripted", redis_url=SecretStr(nowhere), release=release),
+        Settings(engine="scripted", redis_url=SecretStr(nowhere), release=paired_release),
         engines=Engines(engine, OnDemandEngine(ScriptedEngine(script))),
         metrics=Metrics(CollectorRegistry()),
     )
@@ -148,6 +155,9 @@ async def test_what_the_service_answers_is_what_the_client_reads(
     verified = await client.verify(question, RESPONSES, rubric="1. Count (100%)", label=1)
     opinion = schemas.VerifyAnswer.model_validate(verified.model_dump())
     assert opinion.model_dump(mode="json") == verified.model_dump(mode="json")
+    ranked = await client.rank(question, [*RESPONSES, "There are three."])
+    ranking = schemas.RankAnswer.model_validate(ranked.model_dump())
+    assert ranking.model_dump(mode="json") == ranked.model_dump(mode="json")
 
 
 @pytest.mark.anyio
@@ -176,6 +186,42 @@ async def test_a_verification_says_whether_the_proxy_agrees_with_the_label(clien
     assert right.reward == (1.0 if plain.preferred == 1 else -1.0)
     with pytest.raises(NotFound):
         await client.verify("How many?", RESPONSES, rubric=written.rubric, evaluator="nobody")
+
+
+@pytest.mark.anyio
+async def test_a_ranking_is_read_whole(client: AsyncClient):
+    ranking = await client.rank("How many?", [*RESPONSES, "There are three."], seed=3, budget=3)
+    assert sorted(ranking.ranking) == [0, 1, 2]
+    assert [score.index for score in ranking.scores] == [0, 1, 2]
+    assert sum(score.reward for score in ranking.scores) == pytest.approx(0)
+    assert ranking.spent.comparisons == len(ranking.comparisons) == 3
+    none = await client.rank("unreadable", RESPONSES)
+    assert (none.status, none.reason, none.ranking, none.scores) == (
+        "abstain",
+        "unreadable",
+        (),
+        (),
+    )
+
+
+@pytest.mark.anyio
+async def test_a_batch_is_read_whole(client: AsyncClient):
+    lines = [
+        {"id": "good", "question": "How many?", "responses": RESPONSES},
+        {"id": "shrugs", "question": "unreadable", "responses": RESPONSES},
+        {"id": "blank", "question": "How many?", "responses": ["One.", " "]},
+        {"id": "long", "question": "too long", "responses": RESPONSES},
+    ]
+    results = {result.id: result async for result in client.batch(lines, depth="verdict")}
+    found = {name: result.status for name, result in results.items()}
+    assert found == {"good": "ok", "shrugs": "abstain", "blank": "error", "long": "error"}
+    good, blank, long = (results[name] for name in ("good", "blank", "long"))
+    assert isinstance(good, Judgement)
+    assert good.evaluation is None
+    assert isinstance(blank, FailedLine)
+    assert isinstance(long, FailedLine)
+    assert (type(blank.error), blank.line) == (InvalidRequest, 3)
+    assert type(long.error) is ContextExceeded
 
 
 @pytest.mark.anyio

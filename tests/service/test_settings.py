@@ -95,6 +95,7 @@ def test_variables_that_no_setting_answers_to_are_found(monkeypatch: pytest.Monk
     monkeypatch.setenv("PROXY_GRM_PORT", "8000")
     monkeypatch.setenv("PROXY_GRM_LIMITS__BODY_BYTES", "5000")
     monkeypatch.setenv(CONFIG_VARIABLE, "settings.toml")
+    monkeypatch.setenv("PROXY_GRM_URL", "http://127.0.0.1:8000")  # the client's
     assert unknown_variables() == []
     monkeypatch.setenv("PROXY_GRM_PROT", "8000")
     monkeypatch.setenv("PROXY_GRM_LIMIT__BODY_BYTES", "5000")

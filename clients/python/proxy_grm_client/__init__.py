@@ -1,68 +1,92 @@
 """Which of two answers about an image is better, why, and how sure.
 
 >>> from proxy_grm_client import Client
->>> client = Client("http://127.0.0.1:8000")
->>> judgement = client.score(
-...     "How many cats are there?", ["There is one.", "There are two."], images=["cat.jpg"]
-... )
->>> judgement.preferred, judgement.probability
-(1, 0.83)
+>>> with Client() as client:  # or Client("http://127.0.0.1:8000")
+...     judgement = client.score(
+...         "How many cats are there?", ["There is one.", "There are two."], images=["cat.jpg"]
+...     )
+>>> judgement.status
+'ok'
+>>> judgement.preferred in (1, 2), 0 <= judgement.probability <= 1
+(True, True)
+>>> [criterion.name for criterion in judgement.rubric.criteria]
+['Accuracy', 'Relevance']
+
+Names are imported on first use, so that a program that only might ask pays nothing.
 """
 
-from proxy_grm_client.answers import (
-    Criterion,
-    EvaluatorVerdict,
-    Judgement,
-    Release,
-    Rubric,
-    Timing,
-    Usage,
-    Verdict,
-    Verification,
-    WrittenRubric,
-)
-from proxy_grm_client.client import AsyncClient, Client
-from proxy_grm_client.errors import (
-    ContextExceeded,
-    DeadlineExceeded,
-    Draining,
-    EngineUnavailable,
-    ImageRejected,
-    InvalidRequest,
-    NotFound,
-    Overloaded,
-    PayloadTooLarge,
-    ProxyGrmError,
-    RateLimited,
-    ServiceUnreachable,
-    Unauthenticated,
-    UnexpectedAnswer,
-)
-from proxy_grm_client.images import ImageLike
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxy_grm_client.answers import (
+        Compared,
+        Criterion,
+        EvaluatorVerdict,
+        Judgement,
+        Ranked,
+        Ranking,
+        Release,
+        Rubric,
+        Spent,
+        Timing,
+        Usage,
+        Verdict,
+        Verification,
+        WrittenRubric,
+    )
+    from proxy_grm_client.async_client import AsyncClient
+    from proxy_grm_client.batch import FailedLine, LineResult
+    from proxy_grm_client.client import Client
+    from proxy_grm_client.errors import (
+        ContextExceeded,
+        DeadlineExceeded,
+        Draining,
+        EngineUnavailable,
+        ImageRejected,
+        InvalidRequest,
+        NotFound,
+        Overloaded,
+        PayloadTooLarge,
+        ProxyGrmError,
+        RateLimited,
+        ServiceUnreachable,
+        Unauthenticated,
+        UnexpectedAnswer,
+    )
+    from proxy_grm_client.images import ImageLike
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
     "Client",
+    "Compared",
     "ContextExceeded",
     "Criterion",
     "DeadlineExceeded",
     "Draining",
     "EngineUnavailable",
     "EvaluatorVerdict",
+    "FailedLine",
     "ImageLike",
     "ImageRejected",
     "InvalidRequest",
     "Judgement",
+    "LineResult",
     "NotFound",
     "Overloaded",
     "PayloadTooLarge",
     "ProxyGrmError",
+    "Ranked",
+    "Ranking",
     "RateLimited",
     "Release",
     "Rubric",
     "ServiceUnreachable",
+    "Spent",
     "Timing",
     "Unauthenticated",
     "UnexpectedAnswer",
@@ -71,3 +95,19 @@ __all__ = [
     "Verification",
     "WrittenRubric",
 ]
+_MODULES = ("client", "async_client", "answers", "batch", "errors", "images")
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module that has it."""
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(import_module(f"{__name__}.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

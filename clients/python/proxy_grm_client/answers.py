@@ -10,7 +10,7 @@ Position = Literal[1, 2]
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
 class Criterion(_Answer):
@@ -133,6 +133,66 @@ class Verification(_Answer):
     preferred: Position | None
     probability: float | None
     reward: float | None
+    release: Release
+    usage: Usage
+    timing: Timing
+
+
+class Ranked(_Answer):
+    """Where one response of a ranking stands.
+
+    Attributes:
+        index: of the response, from 0.
+        strength: Bradley-Terry, in nats, with its 95% `interval`.
+        win_rate: mean P(better) over all others.
+        reward: net win rate, -1..1; the mean of all is 0.
+    """
+
+    index: int
+    strength: float
+    interval: tuple[float, float]
+    win_rate: float
+    reward: float
+
+
+class Compared(_Answer):
+    """One comparison of a ranking, by index; `probability` is P(`first` is better)."""
+
+    first: int
+    second: int
+    probability: float | None
+    status: str
+
+
+class Spent(_Answer):
+    """What a ranking cost."""
+
+    comparisons: int
+    tokens: int
+
+
+class Ranking(_Answer):
+    """Responses in order of quality.
+
+    Attributes:
+        status: ``ok``, or ``abstain`` with a `reason`: then `ranking` and `scores`
+            are empty. Never count that as a score.
+        ranking: indices from 0, best first.
+        scores: in the order in which the responses were sent.
+        cycles: of each three, each beats the next and the last the first.
+        stopped: why no more were compared.
+    """
+
+    id: str
+    status: Literal["ok", "abstain"]
+    reason: str | None
+    ranking: tuple[int, ...]
+    scores: tuple[Ranked, ...]
+    comparisons: tuple[Compared, ...]
+    cycles: tuple[tuple[int, int, int], ...] = ()
+    stopped: str | None = None
+    spent: Spent
+    rubric: Rubric | None
     release: Release
     usage: Usage
     timing: Timing

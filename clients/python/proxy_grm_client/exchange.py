@@ -5,23 +5,23 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from proxy_grm_client.answers import Judgement, Position, Rubric, Verification, WrittenRubric
+from proxy_grm_client import __version__
 from proxy_grm_client.errors import BY_CODE, ProxyGrmError, ServiceUnreachable, UnexpectedAnswer
-from proxy_grm_client.images import ImageLike, encode_images
 
+DEFAULT_URL = "http://127.0.0.1:8000"
 Answer = TypeVar("Answer", bound=BaseModel)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
-_GRACE_S = 5.0  # the service keeps its own deadline; this is for the way there and back
+GRACE_S = 5.0  # the service keeps its own deadline; this is for the way there and back
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,19 @@ class Pause:
 
 
 @dataclass(slots=True)
+class Backoff:
+    """How long to wait before each further attempt: longer each time, never the same twice."""
+
+    attempt: int = 0
+
+    def pause_s(self, retry_after: str = "") -> float:
+        """The next pause; at least what the service asks for."""
+        self.attempt += 1
+        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self.attempt) * random.uniform(0.5, 1.0)
+        return max(pause, float(retry_after)) if retry_after.isdigit() else pause
+
+
+@dataclass(slots=True)
 class Exchange(Generic[Answer]):
     """A request that is sent until it is answered, hopeless, or out of time."""
 
@@ -39,7 +52,7 @@ class Exchange(Generic[Answer]):
     body: dict[str, Any]
     answer: type[Answer]
     timeout_s: float
-    attempt: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -50,11 +63,11 @@ class Exchange(Generic[Answer]):
     @property
     def http_timeout_s(self) -> float:
         """How long one attempt may take; the service keeps the deadline itself."""
-        return self.left_s + _GRACE_S
+        return self.left_s + GRACE_S
 
     def payload(self) -> dict[str, Any]:
         """The body of the next attempt; a repeated one may take what time is left."""
-        return self.body if self.attempt == 0 else {**self.body, "timeout_s": self.left_s}
+        return {**self.body, "timeout_s": self.left_s} if self.backoff.attempt else self.body
 
     def settle(self, outcome: httpx.Response | httpx.RequestError) -> Answer | Pause:
         """The answer, or how long to wait before the next attempt.
@@ -62,29 +75,60 @@ class Exchange(Generic[Answer]):
         Raises:
             ProxyGrmError: another attempt is of no use, or there is no time for one.
         """
-        if isinstance(outcome, httpx.RequestError):
-            error = _transport_error(outcome)
-            retry_after = ""
-        elif outcome.status_code == 200:
-            return self._read(outcome)
-        else:
-            error = _problem(outcome)
-            retry_after = outcome.headers.get("retry-after", "")
-        pause_s = self._pause_s(retry_after)
+        if isinstance(outcome, httpx.Response) and outcome.status_code == 200:
+            return read_answer(self.answer, outcome.content)
+        error, retry_after = failure(outcome)
+        pause_s = self.backoff.pause_s(retry_after)
         if not error.worth_retrying or pause_s >= self.left_s:
             raise error
         return Pause(pause_s)
 
-    def _read(self, response: httpx.Response) -> Answer:
-        try:
-            return self.answer.model_validate_json(response.content)
-        except ValidationError as cause:
-            raise UnexpectedAnswer("the answer is not one of this service's") from cause
 
-    def _pause_s(self, retry_after: str) -> float:
-        self.attempt += 1
-        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self.attempt) * random.uniform(0.5, 1.0)
-        return max(pause, float(retry_after)) if retry_after.isdigit() else pause
+def read_answer(kind: type[Answer], content: bytes) -> Answer:
+    """An answer of the service.
+
+    Raises:
+        UnexpectedAnswer: it is not one.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as cause:
+        raise UnexpectedAnswer("the answer is not one of this service's") from cause
+
+
+def failure(outcome: httpx.Response | httpx.RequestError) -> tuple[ProxyGrmError, str]:
+    """What went wrong, and the ``Retry-After`` that came with it."""
+    if isinstance(outcome, httpx.RequestError):
+        return _transport_error(outcome), ""
+    try:
+        error = read_problem(outcome.json())
+    except ValueError:
+        error = None
+    unexpected = UnexpectedAnswer(f"HTTP {outcome.status_code} without a problem document")
+    return error or unexpected, outcome.headers.get("retry-after", "")
+
+
+def read_problem(document: Any) -> ProxyGrmError | None:
+    """The error that a problem document tells of; None where it is no such document."""
+    try:
+        return BY_CODE[document["code"]](str(document["detail"]), document.get("request_id"))
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
+    """What an httpx client is made with: the address and the credentials.
+
+    Args:
+        url: absent, ``PROXY_GRM_URL`` or `DEFAULT_URL`.
+        api_key: absent, ``PROXY_GRM_API_KEY`` or none.
+    """
+    key = api_key or os.environ.get("PROXY_GRM_API_KEY")
+    headers = {"user-agent": f"proxy-grm-client/{__version__}"}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
+    address = checked_url(url or os.environ.get("PROXY_GRM_URL") or DEFAULT_URL)
+    return {"base_url": address, "headers": headers}
 
 
 def checked_url(url: str) -> str:
@@ -105,132 +149,3 @@ def _transport_error(cause: httpx.RequestError) -> ProxyGrmError:
     error = kind(f"the service gave no answer: {type(cause).__name__}")
     error.__cause__ = cause
     return error
-
-
-Depth = Literal["full", "verdict"]
-Order = Literal["given", "both", "adaptive", "escalate"]
-
-
-class CallOptions(TypedDict, total=False):
-    """What else every call takes.
-
-    Attributes:
-        id: given back in the answer.
-        timeout_s: seconds for the whole call, retries included.
-    """
-
-    id: str
-    priority: Literal["interactive", "batch"]
-    timeout_s: float
-
-
-class VerifyOptions(CallOptions, total=False):
-    """What else `/verify` takes.
-
-    Attributes:
-        label: the response that is known to be better; with it comes a reward.
-        evaluator: who is asked; the release's proxy unless another is named.
-    """
-
-    label: Position
-    evaluator: str
-
-
-class RubricOptions(CallOptions, total=False):
-    """What else `/rubric` takes."""
-
-    temperature: float
-    seed: int
-
-
-class ScoreOptions(RubricOptions, total=False):
-    """What else `/score` takes.
-
-    Attributes:
-        rubric: to judge by: its text, its id (``rub_…``) or one that came from the service.
-        depth: ``verdict`` writes no evaluation and is faster.
-        order: ``both`` judges the swapped order too and averages; ``adaptive`` does so only while
-            the verdict is in doubt before the evaluation is written.
-        votes: passes an order; more than 1 needs a temperature above 0.
-        require_consistent: with order ``both``, abstain when the orders disagree.
-    """
-
-    rubric: str | Rubric
-    depth: Depth
-    order: Order
-    votes: int
-    require_consistent: bool
-    run_id: str
-    evaluators: list[str]
-    cache: Literal["use", "bypass"]
-
-
-def score_exchange(
-    question: str,
-    responses: Sequence[str],
-    images: Sequence[ImageLike],
-    options: ScoreOptions,
-    timeout_s: float,
-) -> Exchange[Judgement]:
-    """``POST /score``."""
-    body = _body(question, responses, images, {**options}, timeout_s)
-    rubric = options.get("rubric")
-    if rubric is not None:
-        body["rubric"] = _given(rubric)
-    return Exchange("/score", body, Judgement, body["timeout_s"])
-
-
-def rubric_exchange(
-    question: str,
-    responses: Sequence[str],
-    images: Sequence[ImageLike],
-    options: RubricOptions,
-    timeout_s: float,
-) -> Exchange[WrittenRubric]:
-    """``POST /rubric``."""
-    body = _body(question, responses, images, {**options}, timeout_s)
-    return Exchange("/rubric", body, WrittenRubric, body["timeout_s"])
-
-
-def verify_exchange(
-    question: str,
-    responses: Sequence[str],
-    images: Sequence[ImageLike],
-    options: dict[str, Any],
-    timeout_s: float,
-) -> Exchange[Verification]:
-    """``POST /verify``; the options have the rubric among them."""
-    body = _body(question, responses, images, options, timeout_s)
-    body["rubric"] = _given(body["rubric"])
-    return Exchange("/verify", body, Verification, body["timeout_s"])
-
-
-def _given(rubric: str | Rubric) -> dict[str, str]:
-    if isinstance(rubric, Rubric):
-        return {"text": rubric.text}
-    return {"id": rubric} if rubric.startswith("rub_") else {"text": rubric}
-
-
-def _body(
-    question: str,
-    responses: Sequence[str],
-    images: Sequence[ImageLike],
-    options: dict[str, Any],
-    timeout_s: float,
-) -> dict[str, Any]:
-    return {
-        "question": question,
-        "responses": list(responses),
-        "images": encode_images(images),
-        "timeout_s": timeout_s,
-        **options,
-    }
-
-
-def _problem(response: httpx.Response) -> ProxyGrmError:
-    try:
-        document = response.json()
-        kind = BY_CODE[document["code"]]
-        return kind(str(document["detail"]), document.get("request_id"))
-    except (ValueError, KeyError, TypeError):
-        return UnexpectedAnswer(f"HTTP {response.status_code} without a problem document")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
+
+from proxy_grm_client.png import encoded_array
 
 _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
@@ -29,8 +31,27 @@ class PilImage(Protocol):
         ...
 
 
-ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | PilImage
-"""A path, a ``data:`` URI, the bytes of a JPEG/PNG/WebP file, or a PIL image."""
+@runtime_checkable
+class Array(Protocol):
+    """What numpy arrays and torch tensors have in common."""
+
+    @property
+    def shape(self) -> Any:
+        """The size of each dimension."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """What an element is."""
+        ...
+
+
+ImageLike = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | PilImage | Array | Mapping[str, str]
+)
+"""A path, an ``http(s)://`` URL (the service fetches it), a ``data:`` URI, the bytes of a
+JPEG/PNG/WebP file, a PIL image, a numpy array (uint8, height × width × channels), a torch tensor
+(float in 0..1, channels × height × width), or an image as it stands on the wire."""
 
 
 def encode_images(images: Sequence[ImageLike]) -> list[dict[str, str]]:
@@ -39,22 +60,36 @@ def encode_images(images: Sequence[ImageLike]) -> list[dict[str, str]]:
     Raises:
         OSError: a path cannot be read.
         TypeError: something that is none of the known forms.
+        ValueError: an array that is no picture.
     """
-    return [{"data": _encode(image)} for image in images]
+    return [_encode(image) for image in images]
 
 
-def _encode(image: object) -> str:
-    if isinstance(image, str) and image.startswith("data:"):
-        return image
+def _encode(image: object) -> dict[str, str]:
+    if isinstance(image, Mapping):
+        return {str(key): str(value) for key, value in image.items()}
+    if isinstance(image, str):
+        if image.startswith("data:"):
+            return {"data": image}
+        if image.startswith(("http://", "https://")):
+            return {"url": image}
+    return {"data": base64.b64encode(_file_of(image)).decode()}
+
+
+def _file_of(image: object) -> bytes | bytearray | memoryview:
     if isinstance(image, (str, os.PathLike)):
         with open(image, "rb") as file:
-            return base64.b64encode(file.read()).decode()
+            return file.read()
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return base64.b64encode(image).decode()
+        return image
     if isinstance(image, PilImage):
         png = io.BytesIO()
         (image if image.mode in _PNG_MODES else image.convert("RGB")).save(png, format="PNG")
-        return base64.b64encode(png.getvalue()).decode()
-    raise TypeError(
-        f"an image is a path, bytes, a data: URI or a PIL image, not {type(image).__name__}"
-    )
+        return png.getvalue()
+    found = encoded_array(image)
+    if found is None:
+        raise TypeError(
+            "an image is a path, a URL, bytes, a data: URI, a PIL image, a numpy array or "
+            f"a torch tensor, not {type(image).__name__}"
+        )
+    return found

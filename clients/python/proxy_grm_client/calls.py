@@ -1,0 +1,182 @@
+"""What can be asked, and how it looks on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Required, TypedDict
+
+from proxy_grm_client.answers import (
+    Judgement,
+    Position,
+    Ranking,
+    Rubric,
+    Verification,
+    WrittenRubric,
+)
+from proxy_grm_client.exchange import Exchange
+from proxy_grm_client.images import ImageLike, encode_images
+
+Depth = Literal["full", "verdict"]
+Order = Literal["given", "both", "adaptive", "escalate"]
+
+
+class CallOptions(TypedDict, total=False):
+    """What else every call takes.
+
+    Attributes:
+        id: given back in the answer.
+        timeout_s: seconds for the whole call, retries included.
+    """
+
+    id: str
+    priority: Literal["interactive", "batch"]
+    timeout_s: float
+
+
+class VerifyOptions(CallOptions, total=False):
+    """What else `/verify` takes.
+
+    Attributes:
+        label: the response that is known to be better; with it comes a reward.
+        evaluator: who is asked; the release's proxy unless another is named.
+    """
+
+    label: Position
+    evaluator: str
+
+
+class RubricOptions(CallOptions, total=False):
+    """What else `/rubric` takes."""
+
+    temperature: float
+    seed: int
+
+
+class ScoreOptions(RubricOptions, total=False):
+    """What else `/score` takes.
+
+    Attributes:
+        rubric: to judge by: its text, its id (``rub_…``) or one that came from the service.
+        depth: ``verdict`` writes no evaluation and is faster.
+        order: ``both`` judges the swapped order too and averages; ``adaptive`` does so only while
+            the verdict is in doubt before the evaluation is written.
+        votes: passes an order; more than 1 needs a temperature above 0.
+        require_consistent: with order ``both``, abstain when the orders disagree.
+    """
+
+    rubric: str | Rubric
+    depth: Depth
+    order: Order
+    votes: int
+    require_consistent: bool
+    run_id: str
+    evaluators: list[str]
+    cache: Literal["use", "bypass"]
+
+
+class RankOptions(CallOptions, total=False):
+    """What else `/rank` takes.
+
+    Attributes:
+        rubric: to judge by; see `ScoreOptions`.
+        order: of each comparison.
+        budget: comparisons at most.
+        confidence: stop when this share of all pairs is expected to stand in the right order.
+        seed: of the first pairs.
+    """
+
+    rubric: str | Rubric
+    depth: Depth
+    order: Order
+    budget: int
+    confidence: float
+    seed: int
+    run_id: str
+    evaluators: list[str]
+    cache: Literal["use", "bypass"]
+
+
+class BatchLine(ScoreOptions, total=False):
+    """One comparison of a batch: what `Client.score` takes, by name."""
+
+    question: Required[str]
+    responses: Required[Sequence[str]]
+    images: Sequence[ImageLike]
+
+
+def score_exchange(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: ScoreOptions,
+    timeout_s: float,
+) -> Exchange[Judgement]:
+    """``POST /score``."""
+    body = call_body(question, responses, images, {**options}, timeout_s)
+    return Exchange("/score", body, Judgement, body["timeout_s"])
+
+
+def rubric_exchange(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: RubricOptions,
+    timeout_s: float,
+) -> Exchange[WrittenRubric]:
+    """``POST /rubric``."""
+    body = call_body(question, responses, images, {**options}, timeout_s)
+    return Exchange("/rubric", body, WrittenRubric, body["timeout_s"])
+
+
+def verify_exchange(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: dict[str, Any],
+    timeout_s: float,
+) -> Exchange[Verification]:
+    """``POST /verify``; the options have the rubric among them."""
+    body = call_body(question, responses, images, options, timeout_s)
+    return Exchange("/verify", body, Verification, body["timeout_s"])
+
+
+def rank_exchange(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: RankOptions,
+    timeout_s: float,
+) -> Exchange[Ranking]:
+    """``POST /rank``."""
+    body = call_body(question, responses, images, {**options}, timeout_s)
+    return Exchange("/rank", body, Ranking, body["timeout_s"])
+
+
+def call_body(
+    question: str,
+    responses: Sequence[str],
+    images: Sequence[ImageLike],
+    options: dict[str, Any],
+    timeout_s: float,
+) -> dict[str, Any]:
+    """A request on the wire.
+
+    Raises:
+        OSError, TypeError, ValueError: of a picture; see `encode_images`.
+    """
+    body: dict[str, Any] = {
+        "question": question,
+        "responses": list(responses),
+        "images": encode_images(images),
+        "timeout_s": timeout_s,
+        **options,
+    }
+    if isinstance(body.get("rubric"), (str, Rubric)):
+        body["rubric"] = _given(body["rubric"])
+    return body
+
+
+def _given(rubric: str | Rubric) -> dict[str, str]:
+    if isinstance(rubric, Rubric):
+        return {"text": rubric.text}
+    return {"id": rubric} if rubric.startswith("rub_") else {"text": rubric}
