@@ -31,9 +31,11 @@ TAG_NAMES = ("rubric", "justify", "eval", "answer")
 _TAG = re.compile(r"</?(?:rubric|justify|eval|answer)>")
 
 # A "<" that cannot begin a tag or a control token stays allowed: "x < 5", "<3".
-_TEXT = r"(?:[^<]|<[^</!|a-zA-Z])"
-_RUBRIC = rf"<rubric>\n[^<\s]{_TEXT}*(?:<justify>{_TEXT}+</justify>\n)?</rubric>\n"
-_REST = rf"<eval>{_TEXT}*</eval>\n<answer>[12]</answer>"
+PLAIN_TEXT = r"(?:[^<]|<[^</!|a-zA-Z])"
+"""One character of a grammar's free text."""
+
+_RUBRIC = rf"<rubric>\n[^<\s]{PLAIN_TEXT}*(?:<justify>{PLAIN_TEXT}+</justify>\n)?</rubric>\n"
+_REST = rf"<eval>{PLAIN_TEXT}*</eval>\n<answer>[12]</answer>"
 
 Part = Literal["rubric", "evaluation"]
 """Where a generation begins: at the rubric, or at the evaluation when a rubric was given."""

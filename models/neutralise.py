@@ -18,11 +18,10 @@ from models.judgement import TAG_NAMES
 NEUTRALISE_REVISION = 1
 """Part of every fingerprint: raise it when the same text would be rewritten differently."""
 
-SECTION_NAMES = ("question", "response_1", "response_2")
-"""The tags that our prompt files put around what comes from outside."""
+OWN_TAGS = (*TAG_NAMES, "question", "response_1", "response_2")
+"""Of our grammar, and those that our prompt files put around what comes from outside."""
 
 _ANGLES = str.maketrans({"<": "‹", ">": "›"})
-_TAG = rf"<\s*(?:/\s*)?(?:{'|'.join((*TAG_NAMES, *SECTION_NAMES))})\s*(?:/\s*)?>"
 _WORD_JOINER = "\u2060"
 
 
@@ -45,16 +44,25 @@ class Neutraliser:
     Args:
         special_tokens: every string that the tokenizer maps to a control token,
             image and video placeholders included.
+        tags: names that mean something between angle brackets.
+        marks: other strings that part the prompt.
     """
 
-    def __init__(self, special_tokens: Iterable[str]) -> None:
+    def __init__(
+        self,
+        special_tokens: Iterable[str],
+        tags: Iterable[str] = OWN_TAGS,
+        marks: Iterable[str] = (),
+    ) -> None:
         # Longest first: of two tokens that begin alike the longer one is meant.
         # A single letter that is a token of its own ("ö") is ordinary text.
         found = {token for token in special_tokens if len(token.strip()) > 1}
         tokens = sorted(found, key=lambda token: (-len(token), token))
         self.special_tokens = tuple(tokens)
         alternatives = [re.escape(token) for token in tokens]
-        self._control = re.compile("|".join([*alternatives, f"(?i:{_TAG})"]))
+        tag = rf"<\s*(?:/\s*)?(?:{'|'.join(tags)})\s*(?:/\s*)?>"
+        parted = [re.escape(mark).replace(r"\ ", r"\s*") for mark in marks]
+        self._control = re.compile("|".join([*alternatives, f"(?i:{'|'.join([tag, *parted])})"]))
 
     def __call__(self, text: str) -> NeutralText:
         """Replaces each control string by a look-alike that is only text."""

@@ -20,17 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.calibration import Calibration, OrderCalibration
 from models.errors import ReleaseInvalid
+from models.formats import OutputFormat, load_format
 from models.judgement import GRAMMAR_REVISION
 from models.neutralise import NEUTRALISE_REVISION, Neutraliser
 from models.pictures import DEFAULT_MOST_PIXELS
-from models.prompts import (
-    DEFAULT_DIR,
-    JUDGE_LAYOUTS,
-    PROXY_LAYOUTS,
-    Layout,
-    Prompts,
-    read_prompts,
-)
+from models.prompts import DEFAULT_DIR, PROXY_LAYOUTS, Prompts, read_prompts
 
 SHIPPED_DIR = Path(__file__).parent / "releases"
 """Releases that are part of the repository; their folder names are their names."""
@@ -39,7 +33,7 @@ RELEASE_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$"
 
 RoleName = Literal["judge", "proxy"]
 
-_LAYOUTS: dict[RoleName, tuple[Layout, ...]] = {"judge": JUDGE_LAYOUTS, "proxy": PROXY_LAYOUTS}
+_OWN_FORMAT = "proxy_grm"
 _JUDGES_NOTHING = {".md", ".png"}
 
 
@@ -78,7 +72,10 @@ class ReleaseConfig(_Config):
     name: str = Field(pattern=RELEASE_NAME)
     purpose: Literal["demo", "production"]
     base_model: str = Field(description="what the weights were trained from")
-    output_format: Literal["proxy_grm"] = "proxy_grm"
+    output_format: str = Field(
+        default=_OWN_FORMAT,
+        description="how the judge writes: a name in models.formats, or package.module:Class",
+    )
     structured_output: bool = Field(default=True, description="have the engine enforce the grammar")
     context_tokens: int = Field(
         default=16_384, ge=256, description="prompt, pictures and answer together"
@@ -97,18 +94,26 @@ class Role:
     Attributes:
         config: the whole release's.
         folder: weights, tokenizer and processor (Hugging Face layout).
+        prompts_dir: where `prompts` were read.
         prompts: the judge's two layouts, or the proxy's one.
     """
 
     name: RoleName
     config: ReleaseConfig
     folder: Path
+    prompts_dir: Path
     prompts: Prompts
+
+    @property
+    def output_format(self) -> OutputFormat:
+        """How it writes; a proxy always in this project's own grammar."""
+        return load_format(self.config.output_format if self.name == "judge" else _OWN_FORMAT)
 
     @cached_property
     def neutralise(self) -> Neutraliser:
-        """The text transform for this role's own tokenizer."""
-        return Neutraliser(control_tokens(self.folder))
+        """The text transform for this role's own tokenizer and way of writing."""
+        written = self.output_format
+        return Neutraliser(control_tokens(self.folder), written.tags, written.marks)
 
 
 @dataclass(frozen=True)
@@ -144,19 +149,25 @@ def load_release(name: str) -> Release:
     if (folder / "release.toml").exists():
         config = _read_config(folder)
         own_prompts = folder / "prompts"
-        prompts_dir = own_prompts if own_prompts.is_dir() else DEFAULT_DIR
-        judge = _role("judge", config, folder / "judge", prompts_dir)
-        proxy = _proxy(config, folder, prompts_dir)
+        own = own_prompts if own_prompts.is_dir() else None
+        judge = _judge(config, folder / "judge", own)
+        proxy = _proxy(config, folder, own or DEFAULT_DIR)
     elif (folder / "config.json").exists():
         config = ReleaseConfig(name=_plain_name(name), purpose="production", base_model=name)
-        prompts_dir = DEFAULT_DIR
-        judge, proxy = _role("judge", config, folder, prompts_dir), None
+        judge, proxy = _judge(config, folder, None), None
     else:
         raise ReleaseInvalid(f"{folder} has neither release.toml nor a model's config.json")
-    return Release(config, judge, proxy, _fingerprint(config, prompts_dir, judge, proxy))
+    return Release(config, judge, proxy, _fingerprint(config, judge, proxy))
 
 
-def _role(name: RoleName, config: ReleaseConfig, folder: Path, prompts_dir: Path) -> Role:
+def _judge(config: ReleaseConfig, folder: Path, own_prompts: Path | None) -> Role:
+    written = load_format(config.output_format)
+    prompts_dir = own_prompts or written.prompts_dir
+    _check_weights(folder)
+    return Role("judge", config, folder, prompts_dir, read_prompts(prompts_dir, written.layouts))
+
+
+def _check_weights(folder: Path) -> None:
     for required in ("config.json", "tokenizer.json"):
         if not (folder / required).is_file():
             raise ReleaseInvalid(
@@ -164,7 +175,6 @@ def _role(name: RoleName, config: ReleaseConfig, folder: Path, prompts_dir: Path
             )
     if not any(folder.glob("*.safetensors")):
         raise ReleaseInvalid(f"{folder} has no weights (*.safetensors)")
-    return Role(name, config, folder, read_prompts(prompts_dir, _LAYOUTS[name]))
 
 
 def _proxy(config: ReleaseConfig, folder: Path, prompts_dir: Path) -> Role | None:
@@ -181,7 +191,8 @@ def _proxy(config: ReleaseConfig, folder: Path, prompts_dir: Path) -> Role | Non
             f"{folder} has a proxy, but no prompt for it: add {prompts_dir / 'proxy.txt'} "
             f"({DEFAULT_DIR / 'proxy.txt'} suits a capable instruction-tuned model)"
         )
-    return _role("proxy", config, weights, prompts_dir)
+    _check_weights(weights)
+    return Role("proxy", config, weights, prompts_dir, read_prompts(prompts_dir, PROXY_LAYOUTS))
 
 
 def control_tokens(model_dir: Path) -> tuple[str, ...]:
@@ -236,9 +247,11 @@ def _plain_name(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9._-]", "-", last).lstrip("._-")[:64] or "model"
 
 
-def _fingerprint(config: ReleaseConfig, prompts_dir: Path, judge: Role, proxy: Role | None) -> str:
+def _fingerprint(config: ReleaseConfig, judge: Role, proxy: Role | None) -> str:
     digest = hashlib.sha256()
-    rules = {"grammar": GRAMMAR_REVISION, "neutralise": NEUTRALISE_REVISION}
+    rules = {"grammar": judge.output_format.revision, "neutralise": NEUTRALISE_REVISION}
+    if proxy is not None and config.output_format != _OWN_FORMAT:
+        rules["proxy_grammar"] = GRAMMAR_REVISION
     # What concerns the proxy counts only where there is one.
     unjudging = {"name", "purpose", "base_model"} | ({"proxy"} if proxy is None else set())
     judging = config.model_dump(mode="json", exclude=unjudging)
@@ -247,7 +260,7 @@ def _fingerprint(config: ReleaseConfig, prompts_dir: Path, judge: Role, proxy: R
     for role in (judge, proxy):
         if role is None:
             continue
-        prompts = {f"{layout}.txt": prompts_dir / f"{layout}.txt" for layout in role.prompts}
+        prompts = {f"{layout}.txt": role.prompts_dir / f"{layout}.txt" for layout in role.prompts}
         prefix = "" if role.name == "judge" else "proxy/"
         for name, file in [*sorted(prompts.items()), *_judging_files(role.folder)]:
             digest.update(f"{prefix}{name}".encode() + b"\0")

@@ -8,7 +8,6 @@ from PIL import Image
 
 from models.comparison import Comparison, JudgeImage
 from models.errors import ReleaseInvalid
-from models.judgement import verdict_prefix
 from models.prompts import FilledPrompt
 from models.release import Role
 from models.rubric import Rubric
@@ -34,12 +33,16 @@ async def check_role(role: Role, renderer: Renderer) -> tuple[int, int]:
             candidate text, or the pictures leave no room to answer.
     """
     prompt = _filled(role, _probe())
-    tail = await renderer.token_ids(prompt, verdict_prefix(None))
+    before_verdict = role.output_format.verdict_prefix(None)
+    tail = await renderer.token_ids(prompt, before_verdict)
     if not tail:
         raise ReleaseInvalid(
             f"release {role.config.name!r}: the {role.name}'s prompt renders to nothing"
         )
-    first, second = [await _label_id(renderer, prompt, tail, label) for label in role.config.labels]
+    first, second = [
+        _label_id(await renderer.token_ids(prompt, before_verdict + label), tail, label)
+        for label in role.config.labels
+    ]
     if first == second:
         raise ReleaseInvalid(f"the labels {role.config.labels} are one and the same token")
     await _check_room(role, renderer)
@@ -48,9 +51,9 @@ async def check_role(role: Role, renderer: Renderer) -> tuple[int, int]:
 
 
 def _filled(role: Role, comparison: Comparison, rubric: str = "r") -> FilledPrompt:
-    """The prompt of this role's first question; the judge writes its own rubric."""
+    """The prompt of this role's first question; the judge is given no rubric."""
     if role.name == "judge":
-        return role.prompts["write_rubric"].fill(comparison, role.neutralise)
+        return role.prompts[role.output_format.opening].fill(comparison, role.neutralise)
     return role.prompts["proxy"].fill(comparison, role.neutralise, Rubric(rubric))
 
 
@@ -60,8 +63,7 @@ def _probe(text: str = "a", images: int = 0) -> Comparison:
     return Comparison(f"question {text}", (f"first {text}", f"second {text}"), pictures)
 
 
-async def _label_id(renderer: Renderer, prompt: FilledPrompt, tail: list[int], label: str) -> int:
-    with_label = await renderer.token_ids(prompt, verdict_prefix(None) + label)
+def _label_id(with_label: list[int], tail: list[int], label: str) -> int:
     if with_label[:-1] != tail:
         raise ReleaseInvalid(f"the label {label!r} is not a single token after the prompt's tail")
     return with_label[-1]

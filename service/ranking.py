@@ -43,7 +43,7 @@ class Rankings:
         """Ranks a call's responses.
 
         Without a given rubric the judge writes one about the first two that differ, and all
-        comparisons are judged by it.
+        comparisons are judged by it; a judge that writes none judges them without.
 
         Raises:
             ServiceError: any of them; see `service.errors`.
@@ -53,11 +53,11 @@ class Rankings:
             comparison = await self._calls.comparison(call, timing)
             began = time.monotonic()
             usage, reason = Usage(), None
-            if rubric is None:
+            if rubric is None and self._scoring.writes_rubric:
                 written = await self._scoring.rubric_for(_of_two_texts(comparison, call), call)
                 rubric, reason, usage = written.rubric, written.reason, written.usage
             found = None
-            if rubric is not None:
+            if reason is None:
                 work = _Work(self._scoring, comparison, call, rubric)
                 found = await rank(call.responses, work.compare, options)
                 usage += work.usage
@@ -68,7 +68,9 @@ class Rankings:
 class _Work:
     """The comparisons of one ranking."""
 
-    def __init__(self, scoring: Scoring, asked: Comparison, call: Call, rubric: Rubric) -> None:
+    def __init__(
+        self, scoring: Scoring, asked: Comparison, call: Call, rubric: Rubric | None
+    ) -> None:
         self._scoring, self._asked, self._call, self._rubric = scoring, asked, call, rubric
         self._places = asyncio.Semaphore(_AT_ONCE)
         self.usage = Usage()

@@ -58,6 +58,11 @@ class Scoring:
         self._store = store
         self._metrics = metrics
 
+    @property
+    def writes_rubric(self) -> bool:
+        """Whether the judge writes a rubric where none is given."""
+        return self._judge.writes_rubric
+
     async def score(self, call: Call) -> Scored:
         """Judges a comparison.
 

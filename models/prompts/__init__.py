@@ -21,9 +21,9 @@ from models.errors import ReleaseInvalid
 from models.neutralise import Neutraliser
 from models.rubric import Rubric
 
-Layout = Literal["write_rubric", "rubric_given", "proxy"]
-"""``write_rubric``: the judge writes its own. ``rubric_given``: it stands in the prompt.
-``proxy``: for the proxy, who never writes one."""
+Layout = Literal["write_rubric", "no_rubric", "rubric_given", "proxy"]
+"""``write_rubric``: the judge writes its own. ``no_rubric``: it judges without one.
+``rubric_given``: it stands in the prompt. ``proxy``: for the proxy, who never writes one."""
 
 JUDGE_LAYOUTS: tuple[Layout, ...] = ("write_rubric", "rubric_given")
 PROXY_LAYOUTS: tuple[Layout, ...] = ("proxy",)
@@ -31,6 +31,7 @@ PROXY_LAYOUTS: tuple[Layout, ...] = ("proxy",)
 _COMPARISON_HOLES = frozenset({"images", "question", "response_1", "response_2"})
 _HOLES: dict[Layout, frozenset[str]] = {
     "write_rubric": _COMPARISON_HOLES,
+    "no_rubric": _COMPARISON_HOLES,
     "rubric_given": _COMPARISON_HOLES | {"rubric"},
     "proxy": _COMPARISON_HOLES | {"rubric"},
 }

@@ -7,7 +7,6 @@ import time
 from typing_extensions import override
 
 from models.comparison import Comparison
-from models.judgement import ANSWER_END, GRAMMARS
 from models.release import Role
 from models.rubric import Rubric
 from service.engines import Engine, GenerationRequest, Priority
@@ -26,21 +25,22 @@ class ProxyEvaluator(Evaluator):
     async def evaluate(
         self, comparison: Comparison, rubric: Rubric, priority: Priority = "interactive"
     ) -> Opinion:
-        config = self._role.config
+        config, written_in = self._role.config, self._role.output_format
         began = time.monotonic()
         prompt = self._role.prompts["proxy"].fill(comparison, self._role.neutralise, rubric)
         generation = await self._engine.generate(
             GenerationRequest(
                 prompt,
                 max_tokens=config.proxy.tokens,
-                grammar=GRAMMARS["evaluation"] if config.structured_output else None,
+                grammar=written_in.grammar("evaluation") if config.structured_output else None,
                 # Free text may quote the closing tag; only the grammar makes it the end.
-                stop=(ANSWER_END,) if config.structured_output else (),
+                stop=(written_in.answer_end,) if config.structured_output else (),
                 read_labels=True,
                 priority=priority,
             )
         )
-        found = read_pass(generation, "evaluation", "given", config.proxy.calibration.given)
+        calibration = config.proxy.calibration.given
+        found = read_pass(generation, written_in, "evaluation", "given", calibration)
         return Opinion(
             status="ok" if found.reason is None else "abstain",
             reason=found.reason,

@@ -28,7 +28,8 @@ class Judge:
         """Judges a comparison.
 
         The first pass reads the responses in the given order and, without a
-        `rubric`, writes one; the other orders and votes reuse it.
+        `rubric`, writes one; the other orders and votes reuse it. A judge that was
+        trained to judge without a rubric does so in all of them.
 
         Raises:
             EngineUnavailable, ContextExceeded: see `service.errors`.
@@ -36,7 +37,7 @@ class Judge:
         adaptive = options.order == "adaptive"
         first = await self._reader.read(comparison, "given", options, rubric, early=adaptive)
         shared = rubric or first.rubric
-        if shared is None:
+        if shared is None and self._reader.writes_rubric:
             return summed_up([first], options, None)
         orders: tuple[Order, ...] = ("given", "swapped")
         if options.order == "given" or (adaptive and _is_sure(first, options)):
@@ -48,10 +49,16 @@ class Judge:
         )
         return summed_up([first, *passes], options, shared)
 
+    @property
+    def writes_rubric(self) -> bool:
+        """Whether it writes a rubric where none is given."""
+        return self._reader.writes_rubric
+
     async def write_rubric(self, comparison: Comparison, options: JudgingOptions) -> WrittenRubric:
         """Writes a rubric and stops there.
 
         Raises:
+            NotFound: this judge writes none.
             EngineUnavailable, ContextExceeded: see `service.errors`.
         """
         return await self._reader.write_rubric(comparison, options)

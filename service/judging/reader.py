@@ -6,22 +6,20 @@ from dataclasses import replace
 
 from models.calibration import Order
 from models.comparison import Comparison
-from models.judgement import (
-    ANSWER_END,
-    GRAMMARS,
-    RUBRIC_END,
-    RUBRIC_GRAMMAR,
-    Part,
-    verdict_prefix,
-    write_rubric,
-)
+from models.judgement import RUBRIC_END, RUBRIC_GRAMMAR, Part, write_rubric
 from models.prompts import FilledPrompt
 from models.release import Role
 from models.rubric import Rubric
 from service.concurrency import together
 from service.engines import Engine, GenerationRequest
+from service.errors import InvalidRequest, NotFound
 from service.judging.judgement import JudgingOptions, Pass, WrittenRubric
 from service.judging.reading import read_pass, read_rubric_alone, usage_of, with_verdict
+
+_NEEDS_EVALUATION = (
+    "the judge of this release gives no verdict before it has written its evaluation: "
+    "take depth full and order given or both"
+)
 
 
 class Reader:
@@ -29,7 +27,13 @@ class Reader:
 
     def __init__(self, role: Role, engine: Engine) -> None:
         self._role = role
+        self._format = role.output_format
         self._engine = engine
+
+    @property
+    def writes_rubric(self) -> bool:
+        """Whether a comparison without a rubric comes back with one."""
+        return self._format.writes_rubric
 
     async def read(
         self,
@@ -46,19 +50,24 @@ class Reader:
             comparison: in the given order, whatever `order` says.
             order: in which the responses are read.
             options: depth, sampling and priority.
-            rubric: None lets the judge write one first.
+            rubric: None lets the judge write one first, if it does such a thing.
             early: also say what the verdict would be without the evaluation.
 
         Raises:
+            InvalidRequest: a verdict before the evaluation, from a judge that gives none.
             EngineUnavailable, ContextExceeded: see `service.errors`.
         """
+        before_evaluation = early or options.depth == "verdict"
+        if before_evaluation and not self._format.verdict_depth:
+            raise InvalidRequest(_NEEDS_EVALUATION)
         asked = comparison.swap() if order == "swapped" else comparison
-        layout = "write_rubric" if rubric is None else "rubric_given"
+        layout = self._format.opening if rubric is None else "rubric_given"
         prompt = self._role.prompts[layout].fill(asked, self._role.neutralise, rubric)
-        if options.depth == "full" and not early:
-            part: Part = "rubric" if rubric is None else "evaluation"
+        writes = rubric is None and self.writes_rubric
+        if not before_evaluation:
+            part: Part = "rubric" if writes else "evaluation"
             found = await self._full(prompt, order, options, part)
-        elif rubric is not None:
+        elif not writes:
             found = await self._by_rubric(prompt, order, options, None)
         else:
             drafted = await self._engine.generate(self._rubric_request(prompt, options))
@@ -75,8 +84,11 @@ class Reader:
         """Writes a rubric and stops there.
 
         Raises:
+            NotFound: this judge writes none.
             EngineUnavailable, ContextExceeded: see `service.errors`.
         """
+        if not self.writes_rubric:
+            raise NotFound("the judge of this release writes no rubric")
         prompt = self._role.prompts["write_rubric"].fill(comparison, self._role.neutralise)
         generation = await self._engine.generate(self._rubric_request(prompt, options))
         rubric, reason = read_rubric_alone(generation)
@@ -89,7 +101,7 @@ class Reader:
 
         The rubric is `written` where the judge has just done that, and else stands in the prompt.
         """
-        at_once = self._verdict(prompt, order, options, verdict_prefix(written))
+        at_once = self._verdict(prompt, order, options, self._format.verdict_prefix(written))
         if options.depth == "verdict":
             found = await at_once
             return replace(found, early=found.probability)
@@ -108,14 +120,15 @@ class Reader:
         prefix: str = "",
     ) -> Pass:
         structured = self._role.config.structured_output
+        grammar = self._format.grammar(begins_with) if structured else None
         generation = await self._engine.generate(
             GenerationRequest(
                 prompt,
                 prefill=prefix,
                 max_tokens=self._role.config.sampling.judgement_tokens,
-                grammar=GRAMMARS[begins_with] if structured else None,
+                grammar=grammar,
                 # Free text may quote the closing tag; only the grammar makes it the end.
-                stop=(ANSWER_END,) if structured else (),
+                stop=(self._format.answer_end,) if grammar else (),
                 read_labels=True,
                 temperature=options.temperature,
                 seed=options.seed,
@@ -123,7 +136,7 @@ class Reader:
             )
         )
         calibration = self._role.config.calibration.at("full", order)
-        found = read_pass(generation, begins_with, order, calibration)
+        found = read_pass(generation, self._format, begins_with, order, calibration)
         return replace(found, text=prefix + found.text)
 
     async def _verdict(

@@ -6,18 +6,25 @@ from dataclasses import replace
 
 from models.calibration import Order, Platt
 from models.errors import UnreadableJudgement
-from models.judgement import Part, read_judgement, read_rubric
+from models.formats import OutputFormat
+from models.judgement import Part, read_rubric
 from models.rubric import Rubric
 from service.engines import Generation
 from service.judging.judgement import AbstentionReason, Pass, Usage
 from service.judging.probability import label_mass, mirrored, probability_of_first
 
 
-def read_pass(generation: Generation, begins_with: Part, order: Order, calibration: Platt) -> Pass:
+def read_pass(
+    generation: Generation,
+    written_in: OutputFormat,
+    begins_with: Part,
+    order: Order,
+    calibration: Platt,
+) -> Pass:
     """A written judgement as a pass; one that cannot be read is an abstention."""
     found = Pass(order, generation.text, usage=usage_of(generation))
     try:
-        written = read_judgement(generation.text, begins_with)
+        written = written_in.read(generation.text, begins_with)
     except UnreadableJudgement:
         return replace(found, reason=_abstention(generation))
     found = replace(found, rubric=written.rubric, evaluation=written.evaluation)

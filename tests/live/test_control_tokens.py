@@ -10,8 +10,7 @@ from PIL import Image
 
 from models import torchvision_guard
 from models.comparison import Comparison, JudgeImage
-from models.judgement import TAG_NAMES
-from models.neutralise import SECTION_NAMES
+from models.neutralise import OWN_TAGS
 from models.prompts import FilledPrompt
 from models.release import Release, load_release
 from models.rubric import Rubric
@@ -22,7 +21,7 @@ from service.settings import VllmSettings
 pytestmark = pytest.mark.filterwarnings("ignore")  # vLLM's and torch's own, while they are imported
 
 RELEASE = load_release("tiny")
-TAGS = [f"<{slash}{name}>" for name in (*TAG_NAMES, *SECTION_NAMES) for slash in ("", "/")]
+TAGS = [f"<{slash}{name}>" for name in OWN_TAGS for slash in ("", "/")]
 PLACES = ("question", "response 1", "response 2", "rubric")
 
 

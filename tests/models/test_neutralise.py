@@ -6,12 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.judgement import TAG_NAMES
-from models.neutralise import SECTION_NAMES, Neutraliser, NeutralText
+from models.neutralise import OWN_TAGS, Neutraliser, NeutralText
 
 QWEN = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>")
 BRACKETS = ("[INST]", "[/INST]", "[IMG]", "<s>", "</s>", "▁▁", "▁▁▁")
-NAMES = (*TAG_NAMES, *SECTION_NAMES)
+NAMES = OWN_TAGS
 TAGS = [f"<{slash}{name}>" for name in NAMES for slash in ("", "/")]
 MEGABYTE = 1_000_000
 

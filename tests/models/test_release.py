@@ -10,6 +10,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from models import release as release_module
 from models.calibration import Platt
 from models.errors import ReleaseInvalid
+from models.formats import load_format
+from models.formats.proxy_grm import ProxyGrm
+from models.formats.thinking import R1Reward
 from models.prompts import DEFAULT_DIR, PROXY_LAYOUTS, read_prompts
 from models.release import SHIPPED_DIR, ReleaseConfig, control_tokens, load_release
 
@@ -305,6 +308,69 @@ def test_a_folder_named_proxy_inside_a_plain_model_is_none(model_folder):
     assert load_release(str(model_folder)).proxy is None
 
 
+# Judges trained elsewhere
+
+
+def in_format(folder, name):
+    """The release, its judge in another output format; prompts of its own it has none."""
+    path = folder / "release.toml"
+    path.write_text(f'output_format = "{name}"\n{path.read_text()}')
+    shutil.rmtree(folder / "prompts")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["r1_reward", "unified_reward_think"])
+def test_a_judge_of_another_output_format_is_asked_with_its_prompts(release_folder, name):
+    judge = load_release(str(in_format(release_folder, name))).judge
+    assert judge.output_format is load_format(name)
+    assert judge.prompts == read_prompts(DEFAULT_DIR / name, ("no_rubric", "rubric_given"))
+    assert judge.neutralise("</think><eval>").text == "‹/think›<eval>"
+
+
+def test_such_a_release_may_have_prompts_of_its_own(release_folder):
+    own = (release_folder / "prompts" / "write_rubric.txt").read_text()
+    in_format(release_folder, "r1_reward")
+    (release_folder / "prompts").mkdir()
+    (release_folder / "prompts" / "no_rubric.txt").write_text(own)
+    with pytest.raises(ReleaseInvalid, match=r"rubric_given\.txt cannot be read"):
+        load_release(str(release_folder))
+    given = own.replace("{response_1}", "{rubric}\n</rubric>\n{response_1}")
+    (release_folder / "prompts" / "rubric_given.txt").write_text(given)
+    assert load_release(str(release_folder)).judge.prompts["no_rubric"].system == "Compare."
+
+
+def test_its_proxy_still_writes_in_our_own_grammar(proxy_release_folder):
+    proxy = load_release(str(in_format(proxy_release_folder, "r1_reward"))).proxy
+    assert proxy.output_format is load_format("proxy_grm")
+    assert proxy.prompts == read_prompts(DEFAULT_DIR, PROXY_LAYOUTS)
+    assert proxy.neutralise("</eval>").text == "‹/eval›"
+
+
+def test_an_unknown_output_format_is_refused(release_folder):
+    with pytest.raises(ReleaseInvalid, match="no output format is called 'r2'"):
+        load_release(str(in_format(release_folder, "r2")))
+
+
+def test_the_output_format_and_its_prompts_change_the_fingerprint(release_folder, tmp_path):
+    found = {fingerprint(release_folder)}
+    for name in ("r1_reward", "unified_reward_think"):
+        copy = shutil.copytree(release_folder, tmp_path / name)
+        found.add(fingerprint(in_format(copy, name)))
+    assert len(found) == 3
+
+
+def test_another_reading_of_either_grammar_changes_the_fingerprint(
+    proxy_release_folder, monkeypatch
+):
+    in_format(proxy_release_folder, "r1_reward")
+    found = {fingerprint(proxy_release_folder)}
+    monkeypatch.setattr(R1Reward, "revision", 1_000)
+    found.add(fingerprint(proxy_release_folder))
+    monkeypatch.setattr(release_module, "GRAMMAR_REVISION", 1_000)
+    found.add(fingerprint(proxy_release_folder))
+    assert len(found) == 3
+
+
 # The fingerprint
 
 
@@ -373,12 +439,14 @@ def test_a_file_in_another_folder_changes_the_fingerprint(release_folder):
     assert fingerprint(release_folder) != before
 
 
-@pytest.mark.parametrize("revision", ["GRAMMAR_REVISION", "NEUTRALISE_REVISION"])
+@pytest.mark.parametrize(
+    ("where", "revision"), [(ProxyGrm, "revision"), (release_module, "NEUTRALISE_REVISION")]
+)
 def test_another_reading_of_the_same_text_changes_the_fingerprint(
-    release_folder, monkeypatch, revision
+    release_folder, monkeypatch, where, revision
 ):
     before = fingerprint(release_folder)
-    monkeypatch.setattr(release_module, revision, 1_000)
+    monkeypatch.setattr(where, revision, 1_000)
     assert fingerprint(release_folder) != before
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+import shutil
 
 import pytest
 
@@ -116,6 +117,23 @@ async def test_labels_may_be_other_tokens(role):
         1_000 + ord("A"),
         len(role.neutralise.special_tokens),
     )
+
+
+async def test_a_judge_of_another_output_format_is_checked_at_the_place_of_its_verdict(
+    release_folder,
+):
+    path = release_folder / "release.toml"
+    path.write_text(
+        'output_format = "unified_reward_think"\n'
+        + path.read_text().replace("context_tokens = 1024", "context_tokens = 4096")
+    )
+    shutil.rmtree(release_folder / "prompts")
+    judge = load_release(str(release_folder)).judge
+    renderer = LetterRenderer(judge.neutralise.special_tokens)
+    assert await check_role(judge, renderer) == (1_000 + ord("1"), 1_000 + ord("2"))
+    merging = LetterRenderer(judge.neutralise.special_tokens, merged=(" 2",))
+    with pytest.raises(ReleaseInvalid, match="'2' is not a single token after the prompt's tail"):
+        await check_role(judge, merging)
 
 
 async def test_a_prompt_that_renders_to_nothing_is_refused(role):

@@ -5,11 +5,13 @@ import math
 import pytest
 
 from models.calibration import Platt
+from models.formats import load_format
 from models.rubric import Rubric
 from service.engines import Generation, LabelLogprobs
 from service.judging.judgement import Usage
 from service.judging.reading import read_pass, read_rubric_alone, usage_of
 
+OURS = load_format("proxy_grm")
 RUBRIC = "<rubric>\n1. Count (100%)\n</rubric>\n"
 REST = "<eval>\nFine.\n</eval>\n<answer>1</answer>"
 
@@ -24,14 +26,14 @@ def generation(text: str, first: float = 0.8, *, truncated: bool = False) -> Gen
     [(RUBRIC + REST, "rubric", Rubric("1. Count (100%)")), (REST, "evaluation", None)],
 )
 def test_a_pass_has_what_was_written_and_how_sure(text, part, rubric):
-    found = read_pass(generation(text), part, "given", Platt())
+    found = read_pass(generation(text), OURS, part, "given", Platt())
     assert (found.rubric, found.evaluation, found.reason) == (rubric, "Fine.", None)
     assert (found.preferred, found.probability) == (1, pytest.approx(0.8))
     assert found.usage == Usage(7, 5, 3, calls=1)
 
 
 def test_a_swapped_pass_is_calibrated_as_it_was_read_and_then_mirrored():
-    found = read_pass(generation(REST), "evaluation", "swapped", Platt(bias=1.0))
+    found = read_pass(generation(REST), OURS, "evaluation", "swapped", Platt(bias=1.0))
     assert found.probability == pytest.approx(1 - 1 / (1 + math.exp(-(math.log(4) + 1))))
     assert found.preferred == 2
 
@@ -39,7 +41,7 @@ def test_a_swapped_pass_is_calibrated_as_it_was_read_and_then_mirrored():
 @pytest.mark.parametrize("part", ["rubric", "evaluation"])
 @pytest.mark.parametrize(("truncated", "reason"), [(True, "truncated"), (False, "unreadable")])
 def test_what_cannot_be_read_is_an_abstention(part, truncated, reason):
-    found = read_pass(generation("<eval>", truncated=truncated), part, "given", Platt())
+    found = read_pass(generation("<eval>", truncated=truncated), OURS, part, "given", Platt())
     assert (found.reason, found.preferred, found.probability) == (reason, None, None)
     assert found.usage == Usage(7, 5, 3, calls=1)
 
