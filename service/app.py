@@ -24,9 +24,11 @@ from service.embedded_redis import EmbeddedRedis, EmbeddedRedisFailed
 from service.engines import Engine
 from service.engines.on_demand import OnDemandEngine
 from service.evaluators import Evaluator, ProxyEvaluator
+from service.image_fetching import ImageFetcher
 from service.images import Images
 from service.judging import Judge
 from service.metrics import Metrics
+from service.process_pool import ProcessPool
 from service.ranking import Rankings
 from service.scoring import Scoring
 from service.settings import Settings
@@ -128,8 +130,12 @@ async def _start(
     """Starts the parts; `stack` stops them in the opposite order."""
     store = Store(await _redis_url(settings, stack), settings.cache, metrics)
     stack.push_async_callback(store.close)
-    images = Images(settings.limits, release.config.images.most_pixels)
-    stack.push_async_callback(images.close)
+    pool = ProcessPool()
+    stack.push_async_callback(pool.close)
+    fetcher = ImageFetcher(settings.image_hosts, settings.limits)
+    stack.push_async_callback(fetcher.close)
+    most_pixels = release.config.images.most_pixels
+    images = Images(settings.limits, most_pixels, pool, fetcher, settings.cache)
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
     gateway = compose(settings, release, engines, (images, store), metrics)

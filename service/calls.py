@@ -14,7 +14,7 @@ from models.rubric import Rubric
 from service.admission import Admission
 from service.concurrency import together
 from service.errors import DeadlineExceeded, InvalidRequest, NotFound, PayloadTooLarge
-from service.images import Images
+from service.images import GivenImage, Images
 from service.judging import JudgingOptions, read_given_rubric
 from service.metrics import Metrics
 from service.settings import LimitSettings
@@ -35,13 +35,12 @@ class Call:
 
     Attributes:
         responses: two; more only where they are to be ranked.
-        images: base64 or data URIs.
         timeout_s: from now until the answer, waiting included.
     """
 
     question: str
     responses: tuple[str, ...]
-    images: tuple[str, ...] = ()
+    images: tuple[GivenImage, ...] = ()
     rubric: GivenRubric | None = None
     options: JudgingOptions = field(default_factory=JudgingOptions)
     timeout_s: float = 120.0
@@ -121,7 +120,7 @@ class Calls:
             ImageRejected: one of them cannot be judged.
         """
         began = time.monotonic()
-        images = await together(self._images.decode(image) for image in call.images)
+        images = await together(self._images.image(image) for image in call.images)
         timing.image_s = time.monotonic() - began
         return Comparison(call.question, (call.responses[0], call.responses[1]), tuple(images))
 

@@ -1,147 +1,183 @@
-"""Pictures: check, decode in a process pool, shrink to the release's limit.
+"""Pictures: from what a client sent, fetched or remembered, to what a judge can look at.
 
-The header is read before a pixel is decoded, so that a file that claims
-30,000 x 30,000 pixels costs nothing. What a decoder has to say about a bad file
-stays in the log: its messages have leaked addresses (CVE-2026-22778).
+A picture is known by the SHA-256 of its file. The decoded pixels of those seen last are kept in
+this process's memory, up to a number of bytes: a picture that comes again is decoded once, and can
+be named by its digest. Nothing of it is written anywhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import binascii
 import hashlib
-import io
-import multiprocessing
-import os
 import re
-import signal
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import structlog
 from PIL import Image
 
 from models.comparison import JudgeImage
-from models.pictures import as_seen, shrink
-from service.child_process import end_with_spawner
 from service.errors import ImageRejected
-from service.settings import LimitSettings
+from service.image_decoding import DAMAGED, Bounds, decode
+from service.image_fetching import ImageFetcher
+from service.process_pool import ProcessPool, Refused, TaskFailed
+from service.settings import CacheSettings, LimitSettings
+from service.single_flight import SingleFlight
 
 _log = structlog.get_logger(__name__)
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-_SHORTEST_SIDE = 28  # one merged patch of Qwen2.5-VL; 1 x 1 has killed engines (CVE-2026-22773)
-_WIDEST_ASPECT = 100
-_TRIES = 3
 _DATA_URI = re.compile(r"\Adata:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+_CHUNK = 64 * 1024  # base64 characters, whole groups of 4; more than this is read in a thread
+_NOT_BASE64 = "the image is not valid base64"
 
 
 @dataclass(frozen=True, slots=True)
-class _Bounds:
-    encoded_bytes: int
-    header_pixels: int
-    shrink_to_pixels: int
+class GivenImage:
+    """A picture as it came with a request: one of the three.
 
+    Attributes:
+        data: base64 or a data URI.
+        url: where it is fetched.
+        sha256: of a file that has been seen, in hexadecimal.
+    """
 
-class _Refused(Exception):
-    """Raised in a pool process, which knows nothing of the service's errors."""
+    data: str | None = None
+    url: str | None = None
+    sha256: str | None = None
 
 
 class Images:
-    """Turns what a client sent into what a judge can look at."""
+    """Turns what a client sent into what a judge can look at.
 
-    def __init__(self, limits: LimitSettings, most_pixels: int) -> None:
-        self._bounds = _Bounds(limits.image_bytes, limits.image_pixels, most_pixels)
-        self._workers = max(1, min(4, (os.cpu_count() or 2) // 2))
-        self._pool = self._new_pool()
+    Args:
+        limits: sizes over which a picture is refused.
+        most_pixels: the area that a judge looks at; larger pictures are made to fit.
+        pool: where they are decoded.
+        fetcher: absent: none is fetched.
+        cache: how much is remembered.
+    """
 
-    async def close(self) -> None:
-        """Ends the pool's processes."""
-        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+    def __init__(
+        self,
+        limits: LimitSettings,
+        most_pixels: int,
+        pool: ProcessPool,
+        fetcher: ImageFetcher | None = None,
+        cache: CacheSettings | None = None,
+    ) -> None:
+        self._most_bytes = limits.image_bytes
+        self._bounds = Bounds(limits.image_pixels, most_pixels)
+        self._pool = pool
+        self._fetcher = fetcher or ImageFetcher((), limits)
+        self._seen = _Seen((cache or CacheSettings()).image_bytes)
+        self._flights = SingleFlight()
 
-    async def decode(self, encoded: str) -> JudgeImage:
-        """Base64 or a data URI of a JPEG, PNG or WebP, as RGB inside the pixel limit.
+    async def image(self, given: GivenImage, tenant: str = "") -> JudgeImage:
+        """The picture as RGB inside the pixel limit.
+
+        Args:
+            given: how it came.
+            tenant: whose it is; nobody else can name it by its digest.
 
         Raises:
-            ImageRejected: it is none, is damaged, or is outside the bounds.
+            ImageRejected: it is no JPEG, PNG or WebP, is damaged, outside the bounds, cannot be
+                fetched, or is not remembered.
         """
-        for _ in range(_TRIES):
-            pool = self._pool
-            try:
-                size, rgb, identity = await asyncio.get_running_loop().run_in_executor(
-                    pool, _decode, encoded, self._bounds
-                )
-            except _Refused as refused:
-                raise ImageRejected(str(refused)) from None
-            except BrokenProcessPool:  # this picture's doing, or that of one beside it
-                _log.warning("an image process died")
-                if pool is self._pool:
-                    self._pool = self._new_pool()
-            except Exception as error:
-                _log.info("image rejected", error=type(error).__name__)
-                raise ImageRejected("the image is damaged or not a JPEG, PNG or WebP") from None
-            else:
-                return JudgeImage(Image.frombytes("RGB", size, rgb), identity)
-        raise ImageRejected("the image could not be decoded")
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(
-            self._workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_prepare_process,
+        if given.sha256 is not None:
+            return self._remembered(tenant, given.sha256)
+        if given.url is not None:
+            url = given.url
+            content, digest = await self._flights.run((tenant, url), lambda: self._fetched(url))
+        else:
+            content, digest = await self._sent(given.data or "")
+        seen = self._seen.get((tenant, digest))
+        if seen is not None:
+            return seen
+        return await self._flights.run(
+            (tenant, digest), lambda: self._decoded(tenant, digest, content)
         )
-        for _ in range(self._workers):
-            pool.submit(int)  # a process starts with its first task: not with the first picture
-        return pool
+
+    def _remembered(self, tenant: str, digest: str) -> JudgeImage:
+        seen = self._seen.get((tenant, digest))
+        if seen is None:
+            raise ImageRejected(
+                "no image with this sha256 is remembered here; send the image itself"
+            )
+        return seen
+
+    async def _fetched(self, url: str) -> tuple[bytes, str]:
+        content = await self._fetcher.fetch(url)
+        return content, await asyncio.to_thread(_digest, content)
+
+    async def _sent(self, encoded: str) -> tuple[bytes, str]:
+        header = _DATA_URI.match(encoded)
+        start = header.end() if header else 0
+        if len(encoded) - start > self._most_bytes * 4 // 3 + 4:
+            raise ImageRejected(f"the image is larger than {self._most_bytes} bytes")
+        if len(encoded) <= _CHUNK:
+            return _content(encoded, start)
+        return await asyncio.to_thread(_content, encoded, start)
+
+    async def _decoded(self, tenant: str, digest: str, content: bytes) -> JudgeImage:
+        try:
+            size, rgb = await self._pool.run(decode, content, self._bounds)
+        except Refused as refused:
+            raise ImageRejected(str(refused)) from None
+        except TaskFailed as failed:
+            _log.info("image rejected", error=str(failed))
+            raise ImageRejected(DAMAGED) from None
+        identity = f"{digest}@{self._bounds.shrink_to_pixels}"
+        image = JudgeImage(Image.frombytes("RGB", size, rgb), identity)
+        self._seen.keep((tenant, digest), image)
+        return image
 
 
-def _prepare_process() -> None:
-    end_with_spawner()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the gateway decides
+class _Seen:
+    """The pictures looked at last, by whose they are and their digest."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._images: OrderedDict[tuple[str, str], JudgeImage] = OrderedDict()
+
+    def get(self, key: tuple[str, str]) -> JudgeImage | None:
+        image = self._images.get(key)
+        if image is not None:
+            self._images.move_to_end(key)
+        return image
+
+    def keep(self, key: tuple[str, str], image: JudgeImage) -> None:
+        if key not in self._images:
+            self._bytes += _size(image)
+        self._images[key] = image
+        while self._bytes > self._most_bytes:
+            _, oldest = self._images.popitem(last=False)
+            self._bytes -= _size(oldest)
 
 
-def _decode(encoded: str, bounds: _Bounds) -> tuple[tuple[int, int], bytes, str]:
-    content = _content(encoded, bounds)
-    image = _opened(content, bounds)
-    largest = bounds.shrink_to_pixels
-    if image.format == "JPEG":  # lets the decoder itself skip what would be thrown away
-        width, height = image.size
-        scale = (largest / (width * height)) ** 0.5
-        image.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
-    rgb = shrink(as_seen(image), largest, _SHORTEST_SIDE)
-    digest = hashlib.sha256(content).hexdigest()
-    return rgb.size, rgb.tobytes(), f"{digest}@{largest}"
+def _size(image: JudgeImage) -> int:
+    return image.pixels.width * image.pixels.height * 3
 
 
-def _content(encoded: str, bounds: _Bounds) -> bytes:
-    header = _DATA_URI.match(encoded)
-    payload = encoded[header.end() :] if header else encoded
-    if len(payload) > bounds.encoded_bytes * 4 // 3 + 4:
-        raise _Refused(f"the image is larger than {bounds.encoded_bytes} bytes")
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _content(encoded: str, start: int) -> tuple[bytes, str]:
+    """The file and its digest.
+
+    By the piece: the base64 decoder holds the interpreter's lock, and the event loop wants it.
+    """
+    content = bytearray()
     try:
-        return base64.b64decode(payload, validate=True)
-    except (binascii.Error, ValueError):
-        raise _Refused("the image is not valid base64") from None
-
-
-def _opened(content: bytes, bounds: _Bounds) -> Image.Image:
-    Image.MAX_IMAGE_PIXELS = None  # our own bound, below, is checked before decoding
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Exception:
-        raise _Refused("the image is damaged or not a JPEG, PNG or WebP") from None
-    width, height = image.size
-    if width * height > bounds.header_pixels:
-        raise _Refused(f"the image has more than {bounds.header_pixels} pixels")
-    if min(width, height) < _SHORTEST_SIDE:
-        raise _Refused(f"the image is less than {_SHORTEST_SIDE} pixels wide or high")
-    if max(width, height) > _WIDEST_ASPECT * min(width, height):
-        raise _Refused(f"the image is more than {_WIDEST_ASPECT} times as long as it is wide")
-    # The further pictures in a phone's JPEG (MPO) are previews, not an animation.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise _Refused("the image is animated; send one frame")
-    return image
+        for at in range(start, len(encoded), _CHUNK):
+            piece = encoded[at : at + _CHUNK]
+            decoded = binascii.a2b_base64(piece, strict_mode=True)
+            if at + _CHUNK < len(encoded) and len(decoded) * 4 != len(piece) * 3:
+                raise ImageRejected(_NOT_BASE64)  # padding, and something after it
+            content += decoded
+    except ValueError:
+        raise ImageRejected(_NOT_BASE64) from None
+    whole = bytes(content)
+    return whole, _digest(whole)

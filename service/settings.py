@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -26,6 +26,11 @@ from models.release import RoleName
 CONFIG_VARIABLE = "PROXY_GRM_CONFIG"
 CLIENT_VARIABLES = ("PROXY_GRM_URL", "PROXY_GRM_API_KEY")
 """Read by the client alone; whoever has set them may start a service too."""
+
+
+ImageHost = Annotated[
+    str, StringConstraints(pattern=r"^(https?://)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")
+]
 
 
 class _Section(BaseModel):
@@ -55,6 +60,9 @@ class LimitSettings(_Section):
     image_bytes: int = Field(default=32 * 2**20, ge=1024, description="one picture, encoded")
     image_pixels: int = Field(
         default=25_000_000, ge=28 * 28, description="one picture, width times height"
+    )
+    image_fetch_s: float = Field(
+        default=10.0, gt=0, description="until a picture has come from its URL"
     )
 
 
@@ -104,6 +112,11 @@ class CacheSettings(_Section):
     rubric_ttl_s: int = Field(
         default=30 * 86_400, ge=1, description="a rubric that may be named by its id"
     )
+    image_bytes: int = Field(
+        default=256 * 2**20,
+        ge=0,
+        description="decoded pictures in this gateway's memory, which may be named by their sha256",
+    )
 
 
 class Settings(BaseSettings):
@@ -130,6 +143,10 @@ class Settings(BaseSettings):
         default=None, description="absent: an embedded Redis under state_dir"
     )
     state_dir: Path = Field(default=Path("state"), description="what the embedded Redis keeps")
+    image_hosts: Annotated[tuple[ImageHost, ...], NoDecode] = Field(
+        default=(),
+        description="where images may be fetched: host, host:port, http://host; empty: nowhere",
+    )
     drain_s: float = Field(
         default=30.0, ge=0, description="how long a stopping gateway finishes its work"
     )
@@ -142,6 +159,14 @@ class Settings(BaseSettings):
     judging: JudgingSettings = JudgingSettings()
     vllm: VllmSettings = VllmSettings()
     cache: CacheSettings = CacheSettings()
+
+    @field_validator("image_hosts", mode="before")
+    @classmethod
+    def _hosts_in_a_row(cls, value: object) -> object:
+        """``a.example,b.example`` in the environment, a list in the file."""
+        if not isinstance(value, str):
+            return value
+        return [host.strip().lower() for host in value.split(",") if host.strip()]
 
     @field_validator("preload", mode="before")
     @classmethod

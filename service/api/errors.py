@@ -65,7 +65,9 @@ class RequestInvalid(InvalidRequest):
 _WORDS = {
     "extra_forbidden": "this field is not known",
     "missing": "this is required",
-    "string_pattern_mismatch": "must not be blank, and an id looks like rub_ and 24 hex digits",
+    "string_pattern_mismatch": (
+        "must not be blank; an id looks like rub_ and 24 hex digits, a sha256 like 64 of them"
+    ),
 }
 
 

@@ -11,6 +11,7 @@ from models.release import Release
 from models.rubric import Rubric
 from service.calls import Call, GivenRubric
 from service.evaluators import OpinionStatus
+from service.images import GivenImage
 from service.judging import AbstentionReason, JudgingOptions, Stopped
 from service.judging.ranking import Ranking, RankingOptions, Stop
 from service.ranking import Ranked
@@ -34,9 +35,27 @@ class _Answer(BaseModel):
 
 
 class ImageIn(_Request):
-    """A picture: JPEG, PNG or WebP."""
+    """A picture, JPEG, PNG or WebP, in one of three ways."""
 
-    data: str = Field(description="base64 or a `data:image/…;base64,` URI", min_length=1)
+    data: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="base64 or a `data:image/…;base64,` URI"
+    )
+    url: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
+        default=None, description="fetched, if this server lists its host"
+    )
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="of the file of a picture that this server remembers"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        if [self.data, self.url, self.sha256].count(None) != 2:
+            raise ValueError("give one of data, url and sha256")
+        return self
+
+    def given(self) -> GivenImage:
+        """The picture in the service's own words."""
+        return GivenImage(self.data, self.url, self.sha256)
 
 
 class RubricIn(_Request):
@@ -58,7 +77,9 @@ class RubricIn(_Request):
 
 class _QuestionIn(_Request):
     question: str
-    images: tuple[ImageIn, ...] = Field(default=(), description="none: a question about text alone")
+    images: Annotated[tuple[ImageIn, ...], Field(max_length=64)] = Field(
+        default=(), description="none: a question about text alone"
+    )
     id: Identifier | None = Field(default=None, description="given back; generated when absent")
     priority: Literal["interactive", "batch"] = "interactive"
     timeout_s: float = Field(
@@ -117,7 +138,7 @@ class ScoreRequest(_SampledIn):
             priority=self.priority,
         )
         rubric = self.rubric.given() if self.rubric else None
-        images = tuple(image.data for image in self.images)
+        images = tuple(image.given() for image in self.images)
         return Call(
             self.question,
             self.responses,
@@ -142,7 +163,7 @@ class RubricRequest(_SampledIn):
         options = JudgingOptions(
             temperature=self.temperature, seed=self.seed, priority=self.priority
         )
-        images = tuple(image.data for image in self.images)
+        images = tuple(image.given() for image in self.images)
         return Call(
             self.question, self.responses, images, options=options, timeout_s=self.timeout_s
         )
@@ -165,7 +186,7 @@ class VerifyRequest(_ComparisonIn):
         return Call(
             self.question,
             self.responses,
-            tuple(image.data for image in self.images),
+            tuple(image.given() for image in self.images),
             self.rubric.given(),
             JudgingOptions(priority=self.priority),
             self.timeout_s,
@@ -209,7 +230,7 @@ class RankRequest(_QuestionIn):
         return Call(
             self.question,
             self.responses,
-            tuple(image.data for image in self.images),
+            tuple(image.given() for image in self.images),
             self.rubric.given() if self.rubric else None,
             JudgingOptions(depth=self.depth, order=self.order, priority=self.priority),
             self.timeout_s,

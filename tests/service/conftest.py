@@ -34,6 +34,7 @@ from service.engines.on_demand import OnDemandEngine
 from service.engines.scripted import Script, ScriptedEngine
 from service.images import Images
 from service.metrics import Metrics
+from service.process_pool import ProcessPool
 from service.settings import LimitSettings, Settings
 from service.store import Store
 
@@ -179,9 +180,9 @@ def _release_folder(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def shared_images(release: Release) -> Iterator[Images]:
     """Picture processes for every gateway that brings none of its own; they start slowly."""
-    images = Images(LimitSettings(), release.config.images.most_pixels)
-    yield images
-    asyncio.run(images.close())
+    pool = ProcessPool()
+    yield Images(LimitSettings(), release.config.images.most_pixels, pool)
+    asyncio.run(pool.close())
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -142,30 +143,37 @@ def start(temporary: Path) -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture(scope="module")
-def slow_pictures() -> list[dict[str, str]]:
-    """Pictures that keep a request in work for about a second."""
+def slow_picture() -> bytes:
+    """A file that keeps a request in work for about a second when it is sent four times."""
     png = io.BytesIO()
     Image.new("RGB", (4990, 5000), "teal").save(png, "PNG", compress_level=1)
-    return [{"data": base64.b64encode(png.getvalue()).decode()}] * 4
+    return png.getvalue()
 
 
-def working(
-    running: Running, pictures: list[dict[str, str]], count: int
-) -> list[Future[httpx.Response]]:
+def variants(picture: bytes, first: int) -> list[dict[str, str]]:
+    """Four files of the same picture: none is known from another."""
+    files = [picture + struct.pack(">I", first + n) for n in range(4)]
+    return [{"data": base64.b64encode(file).decode()} for file in files]
+
+
+def working(running: Running, picture: bytes, count: int) -> list[Future[httpx.Response]]:
     """Requests that are in work when this returns."""
     pool = ThreadPoolExecutor(count)
-    asked = [pool.submit(running.score, images=pictures, id=f"n{n}") for n in range(count)]
+    asked = [
+        pool.submit(running.score, images=variants(picture, 4 * n), id=f"n{n}")
+        for n in range(count)
+    ]
     assert eventually(lambda: running.inflight() == count)
     pool.shutdown(wait=False)
     return asked
 
 
 def test_sigterm_finishes_what_is_running_and_takes_nothing_new(
-    start: Callable[..., Running], slow_pictures: list[dict[str, str]]
+    start: Callable[..., Running], slow_picture: bytes
 ):
     running = start()
     assert any("redis" in child.name() for child in running.children)
-    works = working(running, slow_pictures, 3)
+    works = working(running, slow_picture, 3)
     running.process.send_signal(signal.SIGTERM)
     assert eventually(lambda: running.get("/readyz").status_code == 503, 3)
     refused = running.score()
@@ -194,11 +202,9 @@ def test_an_idle_gateway_stops_soon(sent: signal.Signals, start: Callable[..., R
     assert draining["signal"] == sent.name
 
 
-def test_a_second_sigterm_stops_at_once(
-    start: Callable[..., Running], slow_pictures: list[dict[str, str]]
-):
+def test_a_second_sigterm_stops_at_once(start: Callable[..., Running], slow_picture: bytes):
     running = start()
-    works = working(running, slow_pictures, 40)
+    works = working(running, slow_picture, 40)
     running.process.send_signal(signal.SIGTERM)
     assert eventually(lambda: running.get("/readyz").status_code == 503, 3)
     running.process.send_signal(signal.SIGTERM)
@@ -213,10 +219,10 @@ def test_a_second_sigterm_stops_at_once(
 
 
 def test_a_gateway_that_does_not_finish_in_time_is_stopped_all_the_same(
-    start: Callable[..., Running], slow_pictures: list[dict[str, str]]
+    start: Callable[..., Running], slow_picture: bytes
 ):
     running = start(DRAIN_S="0.2")
-    working(running, slow_pictures, 8)
+    working(running, slow_picture, 8)
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(15) == 0
     assert eventually(lambda: not any(alive(child) for child in running.children), 2)

@@ -2,23 +2,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
-import multiprocessing
-import os
-import signal
+import random
 import struct
 import time
 import zlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from PIL import Image
 from skimage import data
 
+from models.comparison import JudgeImage
 from models.release import Release
 from service.errors import ImageRejected
-from service.images import Images
-from service.settings import LimitSettings
+from service.images import GivenImage, Images
+from service.process_pool import ProcessPool
+from service.settings import CacheSettings, LimitSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -34,12 +36,32 @@ REASONS = (
 )
 
 
+class CountingPool(ProcessPool):
+    """Says how often it was asked."""
+
+    asked = 0
+
+    async def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        self.asked += 1
+        return await super().run(function, *args, **kwargs)
+
+
 @pytest.fixture(scope="module")
-async def images() -> AsyncIterator[Images]:
-    """One set of picture processes for all tests here."""
-    started = Images(LimitSettings(), MOST_PIXELS)
+async def pool() -> AsyncIterator[CountingPool]:
+    """One set of processes for all tests here."""
+    started = CountingPool()
     yield started
     await started.close()
+
+
+@pytest.fixture
+def images(pool: CountingPool) -> Images:
+    pool.asked = 0
+    return Images(LimitSettings(), MOST_PIXELS, pool)
+
+
+async def decoded(images: Images, encoded: str, tenant: str = "") -> JudgeImage:
+    return await images.image(GivenImage(data=encoded), tenant)
 
 
 def base64_of(content: bytes) -> str:
@@ -92,7 +114,7 @@ FRAMES = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
     ],
 )
 async def test_a_picture_inside_the_limit_keeps_its_pixels(content: bytes, images: Images):
-    found = await images.decode(base64_of(content))
+    found = await decoded(images, base64_of(content))
     assert found.pixels.mode == "RGB"
     assert found.pixels.size == (120, 90)
     assert near(found.pixels.getpixel((10, 45)), RED)
@@ -101,8 +123,8 @@ async def test_a_picture_inside_the_limit_keeps_its_pixels(content: bytes, image
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "x-icon", "PNG", "svg+xml"])
 async def test_a_data_uri_is_read_by_its_content_and_not_by_its_name(kind: str, images: Images):
-    found = await images.decode(f"data:image/{kind};base64,{base64_of(JPEG)}")
-    assert found == await images.decode(base64_of(JPEG))
+    found = await decoded(images, f"data:image/{kind};base64,{base64_of(JPEG)}")
+    assert found == await decoded(images, base64_of(JPEG))
 
 
 SIXTEEN_BIT_ROW = b"\x00\x40" * 32 + b"\xff\xff" * 32
@@ -128,7 +150,7 @@ SEEN = {
 @pytest.mark.parametrize("name", list(ODD_MODES))
 async def test_a_png_of_any_mode_is_seen_as_a_person_sees_it(name: str, images: Images):
     image, options = ODD_MODES[name]
-    found = (await images.decode(base64_of(encoded(image, "PNG", **options)))).pixels
+    found = (await decoded(images, base64_of(encoded(image, "PNG", **options)))).pixels
     assert found.mode == "RGB"
     left, right = SEEN[name]
     assert near(found.getpixel((8, 32)), left)
@@ -137,7 +159,7 @@ async def test_a_png_of_any_mode_is_seen_as_a_person_sees_it(name: str, images: 
 
 async def test_a_cmyk_jpeg_has_the_colours_that_were_printed(images: Images):
     cmyk = halves((0, 255, 255, 0), (255, 255, 0, 0), (64, 64), "CMYK")
-    found = (await images.decode(base64_of(encoded(cmyk, "JPEG", quality=95)))).pixels
+    found = (await decoded(images, base64_of(encoded(cmyk, "JPEG", quality=95)))).pixels
     assert near(found.getpixel((8, 32)), RED, off=12)
     assert near(found.getpixel((56, 32)), BLUE, off=12)
 
@@ -147,7 +169,7 @@ async def test_a_jpeg_that_was_taken_sideways_is_upright(images: Images):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it as it was taken
     found = (
-        await images.decode(base64_of(encoded(sideways, "JPEG", exif=exif, quality=95)))
+        await decoded(images, base64_of(encoded(sideways, "JPEG", exif=exif, quality=95)))
     ).pixels
     assert found.size == (80, 160)
     assert near(found.getpixel((40, 20)), RED)
@@ -157,7 +179,7 @@ async def test_a_jpeg_that_was_taken_sideways_is_upright(images: Images):
 async def test_a_photograph_of_several_megapixels_is_shrunk_into_the_limit(images: Images):
     photograph = Image.fromarray(data.astronaut()).resize((3000, 2400))
     content = encoded(photograph, "JPEG", quality=90)
-    found = (await images.decode(base64_of(content))).pixels
+    found = (await decoded(images, base64_of(content))).pixels
     width, height = found.size
     assert 0.97 * MOST_PIXELS <= width * height <= MOST_PIXELS
     assert width / height == pytest.approx(3000 / 2400, rel=0.02)
@@ -175,7 +197,7 @@ async def test_a_sideways_photograph_is_upright_after_shrinking_too(images: Imag
     exif = Image.Exif()
     exif[0x0112] = 8
     photograph = halves(RED, BLUE, (2000, 1000))
-    found = (await images.decode(base64_of(encoded(photograph, "JPEG", exif=exif)))).pixels
+    found = (await decoded(images, base64_of(encoded(photograph, "JPEG", exif=exif)))).pixels
     width, height = found.size
     assert height / width == pytest.approx(2, rel=0.03)
     assert width * height <= MOST_PIXELS
@@ -185,14 +207,11 @@ async def test_a_sideways_photograph_is_upright_after_shrinking_too(images: Imag
 
 @pytest.mark.parametrize("size", [(5000, 50), (50, 5000), (2800, 28)])
 async def test_a_very_long_picture_is_shrunk_into_the_limit_too(
-    size: tuple[int, int], release: Release
+    size: tuple[int, int], release: Release, pool: CountingPool
 ):
     most_pixels = release.config.images.most_pixels
-    images = Images(LimitSettings(), most_pixels)
-    try:
-        found = (await images.decode(base64_of(encoded(Image.new("RGB", size))))).pixels
-    finally:
-        await images.close()
+    images = Images(LimitSettings(), most_pixels, pool)
+    found = (await decoded(images, base64_of(encoded(Image.new("RGB", size))))).pixels
     assert found.width * found.height <= most_pixels
     assert min(found.size) >= 28
 
@@ -202,7 +221,7 @@ async def test_a_jpeg_with_a_second_picture_inside_is_judged_by_its_first(images
     first, second = Image.new("RGB", (120, 90), RED), Image.new("RGB", (120, 90), BLUE)
     content = encoded(first, "MPO", save_all=True, append_images=[second])
     assert content[:3] == b"\xff\xd8\xff"
-    found = (await images.decode(base64_of(content))).pixels
+    found = (await decoded(images, base64_of(content))).pixels
     assert found.size == (120, 90)
     assert near(found.getpixel((60, 45)), RED)
 
@@ -210,11 +229,14 @@ async def test_a_jpeg_with_a_second_picture_inside_is_judged_by_its_first(images
 async def test_unreadable_exif_does_not_spoil_a_good_picture(images: Images):
     for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08"):
         content = encoded(Image.new("RGB", (64, 64), RED), "JPEG", exif=exif)
-        assert near((await images.decode(base64_of(content))).pixels.getpixel((5, 5)), RED)
+        assert near((await decoded(images, base64_of(content))).pixels.getpixel((5, 5)), RED)
 
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><rect width="9"/></svg>'
 PPM = b"P6 64 64 255\n" + bytes(64 * 64 * 3)
+
+PLAIN_PNG = encoded(Image.new("RGB", (64, 64)))
+TEXT_BOMB = b"Comment\0\0" + zlib.compress(bytes(20 * 2**20))
 
 REJECTED = {
     "truncated jpeg": (JPEG[: len(JPEG) // 2], REASONS[0]),
@@ -237,6 +259,10 @@ REJECTED = {
     "30000 x 30000": (png_that_claims(30_000, 30_000), REASONS[5]),
     "30000 x 30000 with pixels": (png_that_claims(30_000, 30_000, bytes(10**6)), REASONS[5]),
     "width times height beyond 32 bits": (png_that_claims(2**31 - 1, 2**31 - 1), REASONS[5]),
+    "a text of 20 MB in a few kB": (
+        PLAIN_PNG[:33] + png_chunk(b"zTXt", TEXT_BOMB) + PLAIN_PNG[33:],
+        REASONS[0],
+    ),
     "no width": (png_that_claims(0, 64), REASONS[0]),
     "animated webp": (
         encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:], duration=100),
@@ -255,20 +281,20 @@ async def test_what_is_no_picture_for_a_judge_is_rejected_in_our_own_words(
 ):
     content, reason = REJECTED[name]
     with pytest.raises(ImageRejected) as rejected:
-        await images.decode(base64_of(content))
+        await decoded(images, base64_of(content))
     if name == "no width":
         assert rejected.value.detail in REASONS
     else:
         assert rejected.value.detail == reason
     assert rejected.value.code == "image_rejected"
-    assert near((await images.decode(base64_of(JPEG))).pixels.getpixel((10, 45)), RED)
+    assert near((await decoded(images, base64_of(JPEG))).pixels.getpixel((10, 45)), RED)
 
 
 @pytest.mark.parametrize("name", ["truncated jpeg", "gif", "svg", "text"])
 async def test_a_name_does_not_make_a_picture(name: str, images: Images):
     content, _ = REJECTED[name]
     with pytest.raises(ImageRejected):
-        await images.decode(f"data:image/png;base64,{base64_of(content)}")
+        await decoded(images, f"data:image/png;base64,{base64_of(content)}")
 
 
 @pytest.mark.parametrize(
@@ -288,75 +314,115 @@ async def test_a_name_does_not_make_a_picture(name: str, images: Images):
 )
 async def test_what_is_no_base64_is_rejected(garbage: str, images: Images):
     with pytest.raises(ImageRejected) as rejected:
-        await images.decode(garbage)
+        await decoded(images, garbage)
     assert rejected.value.detail in REASONS[:2]
 
 
 async def test_a_header_that_claims_too_much_is_refused_before_decoding(images: Images):
     bomb = base64_of(png_that_claims(30_000, 30_000, bytes(20_000_000)))
     with pytest.raises(ImageRejected):  # the process is running after this
-        await images.decode(bomb)
+        await decoded(images, bomb)
     began = time.monotonic()
     with pytest.raises(ImageRejected, match="more than 25000000 pixels"):
-        await images.decode(bomb)
+        await decoded(images, bomb)
     assert time.monotonic() - began < 0.5
 
 
-async def test_a_picture_of_too_many_bytes_is_refused_by_its_length():
-    images = Images(LimitSettings(image_bytes=2048), MOST_PIXELS)
-    try:
-        with pytest.raises(ImageRejected, match="larger than 2048 bytes"):
-            await images.decode("A" * 4096)
-        fits = encoded(Image.new("RGB", (64, 64)))
-        assert len(fits) < 2048
-        assert (await images.decode(base64_of(fits))).pixels.size == (64, 64)
-    finally:
-        await images.close()
+async def test_a_picture_of_too_many_bytes_is_refused_by_its_length(pool: CountingPool):
+    images = Images(LimitSettings(image_bytes=2048), MOST_PIXELS, pool)
+    with pytest.raises(ImageRejected, match="larger than 2048 bytes"):
+        await decoded(images, "A" * 4096)
+    fits = encoded(Image.new("RGB", (64, 64)))
+    assert len(fits) < 2048
+    assert (await decoded(images, base64_of(fits))).pixels.size == (64, 64)
 
 
-async def test_the_identity_is_that_of_the_bytes_and_of_what_was_done_to_them(images: Images):
-    one = (await images.decode(base64_of(JPEG))).identity
-    again = (await images.decode(f"data:image/jpeg;base64,{base64_of(JPEG)}")).identity
-    other = (await images.decode(base64_of(encoded(Image.open(io.BytesIO(JPEG)))))).identity
+async def test_the_identity_is_that_of_the_bytes_and_of_what_was_done_to_them(
+    images: Images, pool: CountingPool
+):
+    one = (await decoded(images, base64_of(JPEG))).identity
+    again = (await decoded(images, f"data:image/jpeg;base64,{base64_of(JPEG)}")).identity
+    other = (await decoded(images, base64_of(encoded(Image.open(io.BytesIO(JPEG)))))).identity
     assert one == again
     assert one != other
-    smaller = Images(LimitSettings(), MOST_PIXELS // 2)
+    smaller = Images(LimitSettings(), MOST_PIXELS // 2, pool)
+    assert (await decoded(smaller, base64_of(JPEG))).identity != one
+
+
+async def test_a_picture_that_comes_again_is_decoded_once(images: Images, pool: CountingPool):
+    together = await asyncio.gather(*(decoded(images, base64_of(JPEG)) for _ in range(5)))
+    later = await decoded(images, f"data:image/jpeg;base64,{base64_of(JPEG)}")
+    assert pool.asked == 1
+    assert all(found.pixels is later.pixels for found in together)
+
+
+async def test_a_picture_that_has_been_seen_can_be_named_by_its_digest(images: Images):
+    digest = hashlib.sha256(JPEG).hexdigest()
+    first = await decoded(images, base64_of(JPEG))
+    assert await images.image(GivenImage(sha256=digest)) is first
+
+
+async def test_a_picture_that_has_not_been_seen_or_was_refused_is_not_remembered(images: Images):
+    with pytest.raises(ImageRejected):
+        await decoded(images, base64_of(SVG))
+    for content in (JPEG, SVG):
+        digest = hashlib.sha256(content).hexdigest()
+        with pytest.raises(ImageRejected, match="no image with this sha256 is remembered here"):
+            await images.image(GivenImage(sha256=digest))
+
+
+async def test_nobody_else_can_name_a_tenants_picture(images: Images):
+    digest = hashlib.sha256(JPEG).hexdigest()
+    await decoded(images, base64_of(JPEG), "ours")
+    with pytest.raises(ImageRejected, match="remembered"):
+        await images.image(GivenImage(sha256=digest), "theirs")
+    assert (await images.image(GivenImage(sha256=digest), "ours")).pixels.size == (120, 90)
+
+
+async def test_the_pictures_that_were_not_used_for_longest_are_forgotten_first(
+    pool: CountingPool,
+):
+    files = [encoded(Image.new("RGB", (100, 100), (n, 0, 0))) for n in range(4)]
+    digests = [hashlib.sha256(file).hexdigest() for file in files]
+    room_for_three = CacheSettings(image_bytes=3 * 30_000)
+    images = Images(LimitSettings(), MOST_PIXELS, pool, cache=room_for_three)
+    for file in files[:3]:
+        await decoded(images, base64_of(file))
+    await images.image(GivenImage(sha256=digests[0]))
+    await decoded(images, base64_of(files[3]))
+    remembered = [await is_remembered(images, digest) for digest in digests]
+    assert remembered == [True, False, True, True]
+
+
+async def test_a_memory_of_nothing_decodes_each_time(pool: CountingPool):
+    images = Images(LimitSettings(), MOST_PIXELS, pool, cache=CacheSettings(image_bytes=0))
+    pool.asked = 0
+    for _ in range(2):
+        assert (await decoded(images, base64_of(JPEG))).pixels.size == (120, 90)
+    assert pool.asked == 2
+
+
+async def is_remembered(images: Images, digest: str) -> bool:
     try:
-        assert (await smaller.decode(base64_of(JPEG))).identity != one
-    finally:
-        await smaller.close()
+        await images.image(GivenImage(sha256=digest))
+    except ImageRejected:
+        return False
+    return True
 
 
-async def test_a_picture_process_that_dies_costs_no_later_picture():
-    before = children()
-    images = Images(LimitSettings(), MOST_PIXELS)
-    try:
-        await images.decode(base64_of(JPEG))
-        for process_id in children() - before:
-            os.kill(process_id, signal.SIGKILL)
-        await asyncio.sleep(0.2)
-        await asyncio.gather(images.decode(base64_of(JPEG)), return_exceptions=True)
-        assert (await images.decode(base64_of(JPEG))).pixels.size == (120, 90)
-    finally:
-        await images.close()
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 49_151, 49_152, 49_153, 98_304, 200_001])
+async def test_base64_of_any_length_is_read_as_a_whole(length: int, images: Images):
+    content = random.Random(length).randbytes(length)
+    with pytest.raises(ImageRejected, match="damaged"):  # read, and no picture
+        await decoded(images, base64_of(content))
+    padded = encoded(Image.new("RGB", (64, 64), RED)) + content
+    identity = (await decoded(images, base64_of(padded))).identity
+    assert identity.split("@")[0] == hashlib.sha256(padded).hexdigest()
 
 
-async def test_pictures_in_work_survive_the_process_that_dies_under_another():
-    before = children()
-    images = Images(LimitSettings(), MOST_PIXELS)
-    try:
-        await images.decode(base64_of(JPEG))
-        large = base64_of(encoded(Image.new("RGB", (4900, 5000)), compress_level=1))
-        works = [asyncio.create_task(images.decode(large)) for _ in range(2)]
-        works += [asyncio.create_task(images.decode(base64_of(JPEG))) for _ in range(4)]
-        await asyncio.sleep(0.05)
-        os.kill(min(children() - before), signal.SIGKILL)
-        found = await asyncio.gather(*works, return_exceptions=True)
-        assert [type(one).__name__ for one in found] == ["JudgeImage"] * 6
-    finally:
-        await images.close()
-
-
-def children() -> set[int]:
-    """The processes that this one has started."""
-    return {process.pid for process in multiprocessing.active_children() if process.pid}
+async def test_padding_inside_a_long_text_is_no_base64(images: Images):
+    part = base64_of(random.Random(1).randbytes(49_151))
+    assert part.endswith("=")
+    assert len(part) == 65_536
+    with pytest.raises(ImageRejected, match="not valid base64"):
+        await decoded(images, part + part)

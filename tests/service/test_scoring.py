@@ -16,6 +16,7 @@ from service.errors import (
     NotFound,
     PayloadTooLarge,
 )
+from service.images import GivenImage
 from service.judging import JudgingOptions, Usage
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,7 @@ async def test_what_another_version_kept_is_judged_again(kept: str, scoring, red
 
 
 async def test_no_picture_and_no_text_of_a_picture_is_kept(scoring, redis_url: str, picture):
-    await scoring.score(replace(CALL, images=(picture()["data"],)))
+    await scoring.score(replace(CALL, images=(GivenImage(picture()["data"]),)))
     with redis.Redis.from_url(redis_url) as client:
         kept = b"".join(client.get(name) for name in client.scan_iter())
     assert picture()["data"].encode() not in kept
@@ -110,14 +111,15 @@ async def test_too_long_a_text_is_refused_before_it_waits(call: Call, name: str,
 async def test_too_many_pictures_are_refused_before_one_is_decoded(gateway, scoring):
     gateway.parts.admission.draining = True
     with pytest.raises(InvalidRequest, match=r"^5 images; this release takes at most 4$"):
-        await scoring.score(replace(CALL, images=("!",) * 5))
+        await scoring.score(replace(CALL, images=(GivenImage("!"),) * 5))
 
 
 @pytest.mark.parametrize("method", ["score", "write_rubric"])
 async def test_a_bad_picture_among_good_ones_rejects_the_call(
     method: str, gateway, scoring, picture
 ):
-    call = replace(CALL, images=(picture()["data"], "!", picture(color="red")["data"], "?"))
+    sent = (picture()["data"], "!", picture(color="red")["data"], "?")
+    call = replace(CALL, images=tuple(GivenImage(data) for data in sent))
     with pytest.raises(ImageRejected):
         await getattr(scoring, method)(call)
     assert gateway.count("proxy_grm_inflight") == 0
@@ -127,7 +129,7 @@ async def test_a_bad_picture_among_good_ones_rejects_the_call(
 async def test_the_deadline_covers_pictures(scoring, picture):
     large = picture((4900, 5000))["data"]
     with pytest.raises(DeadlineExceeded, match=r"^no judgement within 0\.02 s$"):
-        await scoring.score(replace(CALL, images=(large,), timeout_s=0.02))
+        await scoring.score(replace(CALL, images=(GivenImage(large),), timeout_s=0.02))
 
 
 async def test_a_rubric_alone_is_kept_under_its_id(scoring):

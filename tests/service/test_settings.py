@@ -185,3 +185,14 @@ def test_an_unknown_role_to_preload_is_refused(value: str, monkeypatch: pytest.M
     monkeypatch.setenv("PROXY_GRM_PRELOAD", value)
     with pytest.raises(ValidationError, match="preload"):
         Settings()
+
+
+def test_image_hosts_are_a_row_in_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_IMAGE_HOSTS", "Images.example, http://minio.example:9000 ,")
+    assert Settings().image_hosts == ("images.example", "http://minio.example:9000")
+
+
+@pytest.mark.parametrize("host", ["https://a.example/path", "*", "a b", "ftp://a", "a:b", "-"])
+def test_an_image_host_that_is_no_host_is_refused(host: str):
+    with pytest.raises(ValidationError):
+        Settings(image_hosts=(host,))

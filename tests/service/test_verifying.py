@@ -19,7 +19,7 @@ from service.errors import (
     PayloadTooLarge,
 )
 from service.evaluators import Evaluator, Opinion
-from service.images import Images
+from service.images import GivenImage, Images
 from service.judging import JudgingOptions, Usage
 from service.store import Store
 from service.verifying import Verifying
@@ -91,7 +91,7 @@ async def test_an_evaluator_gets_the_comparison_as_given_and_the_rubric_alone(as
     text = "<rubric>\n1. Count (100%)\n<justify>One is right.</justify>\n</rubric>"
     call = replace(
         CALL,
-        images=(picture()["data"],),
+        images=(GivenImage(picture()["data"]),),
         rubric=GivenRubric(text=text),
         options=JudgingOptions(priority="batch"),
     )
@@ -128,14 +128,14 @@ async def test_what_costs_nothing_is_checked_before_it_waits(start_gateway, prox
     with pytest.raises(PayloadTooLarge, match=r"^rubric\.text has 21 characters"):
         await verify(replace(CALL, rubric=GivenRubric(text="x" * 21)))
     with pytest.raises(InvalidRequest, match=r"^5 images; this release takes at most 4$"):
-        await verify(replace(CALL, images=("!",) * 5))
+        await verify(replace(CALL, images=(GivenImage("!"),) * 5))
     with pytest.raises(Draining):
         await verify(CALL)
 
 
 async def test_a_bad_picture_never_starts_the_proxy(gateway, verifying):
     with pytest.raises(ImageRejected):
-        await verifying.verify(replace(CALL, images=("!",)))
+        await verifying.verify(replace(CALL, images=(GivenImage("!"),)))
     assert gateway.proxy.starts == 0
     assert gateway.count("proxy_grm_inflight") == 0
 

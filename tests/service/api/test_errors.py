@@ -128,7 +128,7 @@ WRONG_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown field": ({"answer": "x"}, "answer"),
     "a video": ({"video": {"data": "AAAA"}}, "video"),
     "videos": ({"videos": []}, "videos"),
-    "a video among the images": ({"images": [{"video": "AAAA"}]}, "images.0.data"),
+    "a video among the images": ({"images": [{"video": "AAAA"}]}, "images.0.video"),
     "one response": ({"responses": ["One."]}, "responses.1"),
     "no response": ({"responses": []}, "responses.0"),
     "three responses": ({"responses": ["One.", "Two.", "Three."]}, "responses"),
@@ -143,7 +143,7 @@ WRONG_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "a question as messages": ({"question": [{"role": "user"}]}, "question"),
     "images as a text": ({"images": "AAAA"}, "images"),
     "an image as a text": ({"images": ["AAAA"]}, "images.0"),
-    "an image without data": ({"images": [{}]}, "images.0.data"),
+    "an image without data": ({"images": [{}]}, "images.0"),
     "an image of nothing": ({"images": [{"data": ""}]}, "images.0.data"),
     "an image as bytes of numbers": ({"images": [{"data": [255, 216]}]}, "images.0.data"),
     "an unknown field in an image": ({"images": [{"data": "A", "kind": "x"}]}, "images.0.kind"),
@@ -374,7 +374,7 @@ async def test_several_bad_pictures_are_one_rejection(shared_gateway):
 async def test_more_pictures_than_the_release_takes_are_refused_unseen(
     shared_gateway, picture: Callable[..., dict[str, str]]
 ):
-    for count in (5, 100):
+    for count in (5, 64):
         answer = await shared_gateway.client.post(
             "/score", json=GOOD | {"images": [picture()] * count}
         )

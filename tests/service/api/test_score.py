@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import math
 import os
@@ -526,3 +527,46 @@ async def test_many_at_once_get_each_their_own_answer(start_gateway):
         assert answer.json()["probability"] == pytest.approx(0.5 + number / 1000)
     assert gateway.count("proxy_grm_requests_total", route="/score", outcome="ok") == 200
     assert gateway.count("proxy_grm_stage_seconds_count", stage="total") == 200
+
+
+async def test_a_picture_that_was_sent_can_be_named_by_its_sha256(gateway, picture):
+    sent = picture(color="#135799")
+    digest = hashlib.sha256(base64.b64decode(sent["data"])).hexdigest()
+    forgotten = await gateway.score(images=[{"sha256": digest}])
+    assert (forgotten.status_code, forgotten.json()["code"]) == (422, "image_rejected")
+    assert "send the image itself" in forgotten.json()["detail"]
+    await gateway.score(images=[sent])
+    named = await gateway.score(images=[{"sha256": digest}])
+    assert named.json()["cached"] is True  # the same picture, the same question
+
+
+async def test_a_picture_at_a_url_is_not_fetched_unless_its_host_is_listed(gateway):
+    answer = await gateway.score(images=[{"url": "https://images.example/cat.png"}])
+    assert (answer.status_code, answer.json()["code"]) == (422, "image_rejected")
+    assert answer.json()["detail"] == (
+        "this server fetches no images from URLs; send the image itself"
+    )
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {},
+        {"data": "QUFB", "url": "https://images.example/cat.png"},
+        {"data": "QUFB", "sha256": "0" * 64},
+        {"sha256": "0" * 63},
+        {"sha256": "../../etc/passwd"},
+        {"url": ""},
+        {"url": "https://images.example/" + "a" * 2048},
+        {"data": ""},
+    ],
+)
+async def test_a_picture_is_given_in_exactly_one_way(image: dict[str, str], gateway):
+    answer = await gateway.score(images=[image])
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_more_pictures_than_any_release_takes_are_not_even_read(gateway):
+    answer = await gateway.score(images=[{"data": "QUFB"}] * 100_000)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert len(answer.content) < 1000

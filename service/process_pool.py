@@ -1,0 +1,173 @@
+"""Processes for work on what strangers sent: each held to CPU time and memory, and replaced.
+
+One thread of this process looks after one child and gives it a task at a time, so that a child
+that dies takes nothing with it but the task that killed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+
+from service.child_process import end_with_spawner
+
+_log = structlog.get_logger(__name__)
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+CPU_S = 10
+"""A task's; only what was made to be slow needs as much."""
+MEMORY_BYTES = 2**30
+"""What a child may take beside what it has when it is ready."""
+
+_TRIES = 3
+_SOMEBODY_ELSES = (-signal.SIGKILL, -signal.SIGTERM)
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Refused(Exception):
+    """What a task has to say to whoever sent its input; raised by tasks."""
+
+
+class TaskFailed(Exception):
+    """A task raised something else, or its child died of it. Says what, for the log alone."""
+
+
+class ProcessPool:
+    """Runs functions of importable modules in child processes.
+
+    Args:
+        processes: children at most; absent: half the machine's cores, 2 to 4.
+        cpu_s: of one task.
+        memory_bytes: of one child, beside what an idle one has.
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        *,
+        cpu_s: float = CPU_S,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        count = processes or max(2, min(4, (os.cpu_count() or 2) // 2))
+        self._bounds = (cpu_s, memory_bytes)
+        self._children: set[_Child] = set()
+        self._own = threading.local()
+        self._closed = False
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="child")
+        for _ in range(count):  # a child takes its time to start: not the first task's
+            self._threads.submit(self._call, partial(int))
+
+    async def run(
+        self,
+        function: Callable[Parameters, Result],
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """Calls the function in a child. A caller that is cancelled leaves a begun task running.
+
+        Raises:
+            Refused: raised by the function.
+            TaskFailed: it raised another exception, or took more than it may.
+        """
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, call)
+
+    async def close(self) -> None:
+        """Ends the children, whatever they are at."""
+        self._closed = True
+        for child in [*self._children]:
+            child.end()
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        for _ in range(_TRIES):
+            if self._closed:
+                break
+            child = self._child()
+            try:
+                return child.call(call)
+            except (EOFError, OSError):
+                self._children.discard(child)
+                ended = child.end()
+                _log.warning("a child process died", status=ended)
+                if ended not in _SOMEBODY_ELSES:
+                    raise TaskFailed(f"its process ended with {ended}") from None
+        raise TaskFailed("its process was ended again and again")
+
+    def _child(self) -> _Child:
+        """This thread's."""
+        child: _Child | None = getattr(self._own, "child", None)
+        if child is None or child not in self._children:
+            self._own.child = child = _Child(*self._bounds)
+            self._children.add(child)
+        return child
+
+
+class _Child:
+    """One process, and this side of the pipe to it."""
+
+    def __init__(self, cpu_s: float, memory_bytes: int) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(
+            target=_serve, args=(theirs, cpu_s, memory_bytes), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def call(self, call: Callable[[], Any]) -> Any:
+        """Raises EOFError or OSError when the process is gone."""
+        self._pipe.send(call)
+        result, failed = self._pipe.recv()
+        if failed is not None:
+            raise failed
+        return result
+
+    def end(self) -> int | None:
+        """Ends it if it runs; how it ended."""
+        self._process.join(0.5)  # one that died by itself is about to say how
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        return self._process.exitcode
+
+
+def _serve(pipe: Connection, cpu_s: float, memory_bytes: int) -> None:
+    """A child's life: a task, an answer, until the other side hangs up."""
+    end_with_spawner()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the gateway decides
+    with open("/proc/self/statm") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while True:
+        try:
+            call = pipe.recv()
+        except EOFError:
+            return
+        # By default SIGPROF ends the process, also in the middle of a decoder's C code.
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        answer = _answered(call)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        pipe.send(answer)
+
+
+def _answered(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    try:
+        return call(), None
+    except Refused as refused:
+        return None, refused
+    except Exception as error:  # MemoryError too; by its name, for not every exception can travel
+        return None, TaskFailed(type(error).__name__)
