@@ -23,7 +23,7 @@ from service.concurrency import together
 from service.embedded_redis import EmbeddedRedis, EmbeddedRedisFailed
 from service.engines import Engine
 from service.engines.on_demand import OnDemandEngine
-from service.evaluators import Evaluator, ProxyEvaluator
+from service.evaluators import EvaluatorInvalid, Surroundings, build_roster
 from service.image_fetching import ImageFetcher
 from service.images import Images
 from service.judging import Judge
@@ -82,7 +82,7 @@ def create_app(
         async with AsyncExitStack() as stack:
             try:
                 app.state.gateway = await _start(settings, release, running, series, stack)
-            except EmbeddedRedisFailed as error:
+            except (EmbeddedRedisFailed, EvaluatorInvalid) as error:
                 app.state.start_error = error
                 raise
             yield
@@ -136,9 +136,10 @@ async def _start(
     stack.push_async_callback(fetcher.close)
     most_pixels = release.config.images.most_pixels
     images = Images(settings.limits, most_pixels, pool, fetcher, settings.cache)
+    gateway = compose(settings, release, engines, (images, store), metrics)
+    stack.push_async_callback(gateway.roster.close)
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
-    gateway = compose(settings, release, engines, (images, store), metrics)
     _log.info("gateway started", release=release.config.name, fingerprint=release.fingerprint)
     return gateway
 
@@ -155,14 +156,13 @@ def compose(
     admission = Admission(settings.admission, metrics)
     calls = Calls(release.config, images, store, admission, metrics, settings.limits)
     judge = Judge(release.judge, engines.judge)
-    scoring = Scoring(release, judge, calls, store, metrics, settings.judging.band)
-    evaluators: dict[str, Evaluator] = {}
-    if release.proxy is not None and engines.proxy is not None:
-        evaluators["proxy"] = ProxyEvaluator(release.proxy, engines.proxy)
-    verifying = Verifying(evaluators, calls, metrics)
+    around = Surroundings(release, judge, engines.proxy)
+    roster = build_roster(settings.evaluators, around, metrics)
+    scoring = Scoring(release, judge, roster, calls, store, metrics, settings.judging.band)
+    verifying = Verifying(roster, calls, metrics)
     rankings = Rankings(calls, scoring)
     return Gateway(
-        settings, release, engines.judge, admission, scoring, verifying, rankings, metrics
+        settings, release, engines.judge, admission, scoring, verifying, rankings, roster, metrics
     )
 
 

@@ -36,6 +36,7 @@ class Call:
     Attributes:
         responses: two; more only where they are to be ranked.
         timeout_s: from now until the answer, waiting included.
+        evaluators: names of those who are to say what they make of it by the rubric alone.
     """
 
     question: str
@@ -45,6 +46,7 @@ class Call:
     options: JudgingOptions = field(default_factory=JudgingOptions)
     timeout_s: float = 120.0
     use_cache: bool = True
+    evaluators: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

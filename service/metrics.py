@@ -11,7 +11,7 @@ class Metrics:
     """The service's own series; vLLM's ``vllm:*`` stand beside them in the global registry.
 
     Label values are bounded: routes are route templates, outcomes are ``ok``,
-    ``abstain``, ``cancelled`` or an error code.
+    ``abstain``, ``cancelled`` or an error code, evaluators those of the settings.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -50,6 +50,25 @@ class Metrics:
         self.cache = Counter(
             "proxy_grm_cache", "Judgement cache", ["outcome"], registry=registry
         )  # hit | miss | unavailable
+        self.evaluations = Counter(
+            "proxy_grm_evaluations",
+            "Evaluators asked, by how that ended",
+            ["evaluator", "status"],
+            registry=registry,
+        )  # ok | abstain | timeout | unavailable
+        self.evaluator_seconds = Histogram(
+            "proxy_grm_evaluator_seconds",
+            "How long an evaluator that answered took",
+            ["evaluator"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.evaluator_open = Gauge(
+            "proxy_grm_evaluator_open",
+            "1 while an evaluator's circuit breaker is open or half open",
+            ["evaluator"],
+            registry=registry,
+        )
         self.engine_deaths = Counter(
             "proxy_grm_engine_deaths",
             "Engine processes that died and were replaced",

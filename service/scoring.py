@@ -11,28 +11,41 @@ from models.comparison import Comparison
 from models.release import Release
 from models.rubric import Rubric
 from service.calls import Call, Calls, Timing
-from service.judging import Judge, Judgement, Usage, WrittenRubric
+from service.evaluators import Roster
+from service.judging import Judge, Judgement, Usage, Voice, WrittenRubric
 from service.metrics import Metrics
 from service.store import Store, judgement_key
 
 _JUDGEMENT = TypeAdapter(Judgement)
+_FOR_EVALUATORS = 0.9
+"""Share of what is left of a call's time: who has not answered by then is gone on without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A judgement and what it cost; from the cache it cost no tokens."""
+    """A judgement and what it cost; from the cache it cost no tokens.
+
+    Attributes:
+        voices: of the evaluators that were asked, in that order.
+    """
 
     judgement: Judgement
     timing: Timing
     cached: bool
+    voices: tuple[Voice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RubricWritten:
-    """A rubric and what it cost."""
+    """A rubric and what it cost.
+
+    Attributes:
+        voices: of the evaluators that were asked, in that order.
+    """
 
     written: WrittenRubric
     timing: Timing
+    voices: tuple[Voice, ...] = ()
 
 
 class Scoring:
@@ -46,6 +59,7 @@ class Scoring:
         self,
         release: Release,
         judge: Judge,
+        roster: Roster,
         calls: Calls,
         store: Store,
         metrics: Metrics,
@@ -54,6 +68,7 @@ class Scoring:
         self._release = release
         self._band = band
         self._judge = judge
+        self._roster = roster
         self._calls = calls
         self._store = store
         self._metrics = metrics
@@ -64,18 +79,20 @@ class Scoring:
         return self._judge.writes_rubric
 
     async def score(self, call: Call) -> Scored:
-        """Judges a comparison.
+        """Judges a comparison; then each evaluator says what it makes of it by the rubric.
 
         Raises:
             ServiceError: any of them; see `service.errors`.
         """
+        self._roster.check(call.evaluators)
         async with self._calls.admitted(call) as timing:
             rubric = await self._calls.rubric(call.rubric) if call.rubric is not None else None
             comparison = await self._calls.comparison(call, timing)
             began = time.monotonic()
             judgement, cached = await self.judge(comparison, call, rubric)
             timing.engine_s = 0.0 if cached else time.monotonic() - began
-        return Scored(judgement, timing, cached)
+            voices = await self._voices(call, comparison, judgement.rubric, timing)
+        return Scored(judgement, timing, cached, voices)
 
     async def judge(
         self, comparison: Comparison, call: Call, rubric: Rubric | None
@@ -97,17 +114,19 @@ class Scoring:
         return judgement, kept is not None
 
     async def write_rubric(self, call: Call) -> RubricWritten:
-        """Writes a rubric for a comparison and keeps it under its id.
+        """Writes a rubric for a comparison, keeps it under its id, and asks the evaluators.
 
         Raises:
             ServiceError: any of them; see `service.errors`.
         """
+        self._roster.check(call.evaluators)
         async with self._calls.admitted(call) as timing:
             comparison = await self._calls.comparison(call, timing)
             began = time.monotonic()
             written = await self.rubric_for(comparison, call)
             timing.engine_s = time.monotonic() - began
-        return RubricWritten(written, timing)
+            voices = await self._voices(call, comparison, written.rubric, timing)
+        return RubricWritten(written, timing, voices)
 
     async def rubric_for(self, comparison: Comparison, call: Call) -> WrittenRubric:
         """Writes a rubric for one comparison of an admitted call and keeps it.
@@ -122,6 +141,16 @@ class Scoring:
         if written.reason is not None:
             self._metrics.abstentions.labels(written.reason).inc()
         return written
+
+    async def _voices(
+        self, call: Call, comparison: Comparison, rubric: Rubric | None, timing: Timing
+    ) -> tuple[Voice, ...]:
+        if rubric is None or not call.evaluators:
+            return ()
+        left = call.timeout_s - (time.monotonic() - timing.began)
+        return await self._roster.ask(
+            call.evaluators, comparison, rubric, call.options.priority, _FOR_EVALUATORS * left
+        )
 
     async def _kept(self, key: str | None) -> Judgement | None:
         kept = await self._store.judgement(key) if key is not None else None

@@ -18,6 +18,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -28,6 +29,10 @@ CLIENT_VARIABLES = ("PROXY_GRM_URL", "PROXY_GRM_API_KEY")
 """Read by the client alone; whoever has set them may start a service too."""
 
 
+EvaluatorName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=64)
+]
+"""What can stand in a variable's name: `PROXY_GRM_EVALUATORS__MY_JUDGE__API_KEY`."""
 ImageHost = Annotated[
     str, StringConstraints(pattern=r"^(https?://)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")
 ]
@@ -75,6 +80,34 @@ class JudgingSettings(_Section):
         le=0.5,
         description="order adaptive: swapped too while the first probability is nearer to 0.5",
     )
+
+
+class EvaluatorSettings(_Section):
+    """Somebody who judges by a rubric, and how patient the gateway is with them."""
+
+    kind: str = Field(
+        description="proxy, self, what an installed package brings, or package.module:Class"
+    )
+    weight: float = Field(default=1.0, ge=0, description="on a panel; the judge's own is 1")
+    timeout_s: float = Field(
+        default=30.0, gt=0, description="for an opinion, retries and waiting included"
+    )
+    attempts: int = Field(default=2, ge=1, description="before it counts as failed")
+    concurrency: int = Field(default=32, ge=1, description="opinions asked of it at once")
+    breaker_failures: int = Field(
+        default=5, ge=1, description="in a row, after which it is not asked for a while"
+    )
+    breaker_open_s: float = Field(default=30.0, gt=0, description="how long that is")
+    api_key: SecretStr | None = Field(default=None, description="from the environment alone")
+    options: dict[str, Any] = Field(default_factory=dict, description="of its kind")
+
+    @field_validator("options")
+    @classmethod
+    def _no_key(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """There it would be printed."""
+        if "api_key" in value:
+            raise ValueError("an API key is the evaluator's api_key, not one of its options")
+        return value
 
 
 class VllmSettings(_Section):
@@ -157,6 +190,9 @@ class Settings(BaseSettings):
     admission: AdmissionSettings = AdmissionSettings()
     limits: LimitSettings = LimitSettings()
     judging: JudgingSettings = JudgingSettings()
+    evaluators: dict[EvaluatorName, EvaluatorSettings] = Field(
+        default={}, description="who can be asked besides `self` and the release's `proxy`"
+    )
     vllm: VllmSettings = VllmSettings()
     cache: CacheSettings = CacheSettings()
 
@@ -192,7 +228,9 @@ class Settings(BaseSettings):
             return init_settings, env_settings
         if not Path(file).is_file():
             raise FileNotFoundError(f"{CONFIG_VARIABLE} names {file}, which is no file")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
+        written = TomlConfigSettingsSource(settings_cls, Path(file))
+        _refuse_keys(written.toml_data)
+        return init_settings, env_settings, written
 
     @property
     def on_loopback(self) -> bool:
@@ -201,6 +239,19 @@ class Settings(BaseSettings):
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:  # a name, which may resolve to anything
             return False
+
+
+def _refuse_keys(written: dict[str, Any]) -> None:
+    """Files are committed, and mounted where many can read them.
+
+    Raises:
+        SettingsError: one of the evaluators has its API key in the file.
+    """
+    evaluators = written.get("evaluators")
+    for name, evaluator in evaluators.items() if isinstance(evaluators, dict) else ():
+        if isinstance(evaluator, dict) and "api_key" in evaluator:
+            variable = f"PROXY_GRM_EVALUATORS__{name.upper()}__API_KEY"
+            raise SettingsError(f"evaluators.{name}.api_key is not for a file; set {variable}")
 
 
 def unknown_variables() -> list[str]:

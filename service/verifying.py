@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.comparison import Position
 from service.calls import Call, Calls, Timing
-from service.errors import InvalidRequest, NotFound
-from service.evaluators import Evaluator, Opinion
+from service.errors import InvalidRequest
+from service.evaluators import Opinion, Roster
 from service.metrics import Metrics
 
 
@@ -28,14 +27,10 @@ class Verified:
 
 
 class Verifying:
-    """Answers calls with an evaluator.
+    """Answers calls with an evaluator of the roster."""
 
-    Args:
-        evaluators: by the names that callers use.
-    """
-
-    def __init__(self, evaluators: Mapping[str, Evaluator], calls: Calls, metrics: Metrics) -> None:
-        self._evaluators = evaluators
+    def __init__(self, roster: Roster, calls: Calls, metrics: Metrics) -> None:
+        self._roster = roster
         self._calls = calls
         self._metrics = metrics
 
@@ -53,9 +48,7 @@ class Verifying:
             NotFound: no evaluator has that name here.
             ServiceError: any other; see `service.errors`.
         """
-        evaluator = self._evaluators.get(name)
-        if evaluator is None:
-            raise NotFound(_unknown(name))
+        evaluator = self._roster.named(name)
         if call.rubric is None:
             raise InvalidRequest("rubric: there is nothing to judge by")
         async with self._calls.admitted(call) as timing:
@@ -73,12 +66,6 @@ class Verifying:
             self._metrics.abstentions.labels(opinion.reason).inc()
         if opinion.label_mass is not None:
             self._metrics.label_mass.observe(opinion.label_mass)
-
-
-def _unknown(name: str) -> str:
-    if name == "proxy":
-        return "this release has no proxy; serve one that has a proxy/ folder"
-    return "no evaluator of this name is configured on this server"
 
 
 def _reward(opinion: Opinion, label: Position | None) -> float | None:

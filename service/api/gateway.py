@@ -9,6 +9,7 @@ from fastapi import Request
 from models.release import Release
 from service.admission import Admission
 from service.engines import Engine
+from service.evaluators import Roster
 from service.metrics import Metrics
 from service.ranking import Rankings
 from service.scoring import Scoring
@@ -31,6 +32,7 @@ class Gateway:
     scoring: Scoring
     verifying: Verifying
     rankings: Rankings
+    roster: Roster
     metrics: Metrics
 
 

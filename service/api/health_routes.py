@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from service.api.gateway import gateway_of
-from service.api.schemas import ReleaseOut
+from service.api.schemas import ConfiguredOut, ReleaseOut
 from service.errors import Draining, EngineUnavailable
 
 router = APIRouter(tags=["operations"])
@@ -26,6 +26,12 @@ class Ready(BaseModel):
     release: ReleaseOut
 
 
+class Evaluators(BaseModel):
+    """All of them, `self` first."""
+
+    evaluators: tuple[ConfiguredOut, ...]
+
+
 @router.get("/livez")
 async def livez() -> Alive:
     """200 while this process answers at all, overloaded or not."""
@@ -41,6 +47,13 @@ async def readyz(request: Request) -> Ready:
     if gateway.engine.state != "ready":
         raise EngineUnavailable(f"the engine is {gateway.engine.state}")
     return Ready(release=ReleaseOut.of(gateway.release))
+
+
+@router.get("/evaluators")
+def evaluators(request: Request) -> Evaluators:
+    """Who can be named in `evaluators`, and whether they can be reached."""
+    roster = gateway_of(request).roster
+    return Evaluators(evaluators=tuple(ConfiguredOut.of(one) for one in roster))
 
 
 @router.get("/metrics", response_class=Response)

@@ -43,9 +43,9 @@ async def rubric(request: Request) -> Response:
     """By what should these two responses be judged? The rubric's id can be given to `/score`."""
     gateway = gateway_of(request)
     asked = parse(RubricRequest, await read_body(request, gateway.settings.limits.body_bytes))
-    refuse_evaluators(asked.evaluators)
     done = await unless_gone(request, gateway.scoring.write_rubric(asked.call()))
-    answer = RubricAnswer.of(done, asked.id or f"rubric_{uuid4().hex}", gateway.release)
+    name = asked.id or f"rubric_{uuid4().hex}"
+    answer = RubricAnswer.of(done, name, gateway.release, asked.label)
     return _respond(request, answer, answer.status, answer.timing)
 
 
@@ -81,7 +81,6 @@ async def rank(request: Request) -> Response:
 
 async def score_answer(gateway: Gateway, asked: ScoreRequest) -> ScoreAnswer:
     """One comparison's answer, for a single request and for a line of a batch alike."""
-    refuse_evaluators(asked.evaluators)
     scored = await gateway.scoring.score(asked.call())
     return ScoreAnswer.of(scored, asked.id or f"score_{uuid4().hex}", gateway.release)
 

@@ -1,6 +1,27 @@
-"""Judges that are given a rubric, behind one small contract."""
+"""Judges that are given a rubric: the contract, the kinds that ship, and asking several at once.
 
-from service.evaluators.contract import Evaluator, Opinion, OpinionStatus
+Another package adds a kind by an entry point in the group ``proxy_grm.evaluators``.
+"""
+
+from service.evaluators.contract import (
+    Evaluator,
+    EvaluatorConfig,
+    EvaluatorInvalid,
+    Opinion,
+    Surroundings,
+)
+from service.evaluators.guard import GuardedEvaluator
 from service.evaluators.proxy import ProxyEvaluator
+from service.evaluators.roster import Roster, build_roster
 
-__all__ = ["Evaluator", "Opinion", "OpinionStatus", "ProxyEvaluator"]
+__all__ = [
+    "Evaluator",
+    "EvaluatorConfig",
+    "EvaluatorInvalid",
+    "GuardedEvaluator",
+    "Opinion",
+    "ProxyEvaluator",
+    "Roster",
+    "Surroundings",
+    "build_roster",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from typing import Self
 
 from typing_extensions import override
 
@@ -10,7 +10,13 @@ from models.comparison import Comparison
 from models.release import Role
 from models.rubric import Rubric
 from service.engines import Engine, GenerationRequest, Priority
-from service.evaluators.contract import Evaluator, Opinion
+from service.evaluators.contract import (
+    Evaluator,
+    EvaluatorConfig,
+    EvaluatorInvalid,
+    Opinion,
+    Surroundings,
+)
 from service.judging import read_pass
 
 
@@ -22,11 +28,20 @@ class ProxyEvaluator(Evaluator):
         self._engine = engine
 
     @override
+    @classmethod
+    def build(cls, config: EvaluatorConfig, around: Surroundings) -> Self:
+        if around.release.proxy is None or around.proxy is None:
+            raise EvaluatorInvalid(
+                f"release {around.release.config.name!r} has no proxy/ folder; "
+                "serve one that has, or leave evaluators of kind 'proxy' out"
+            )
+        return cls(around.release.proxy, around.proxy)
+
+    @override
     async def evaluate(
         self, comparison: Comparison, rubric: Rubric, priority: Priority = "interactive"
     ) -> Opinion:
         config, written_in = self._role.config, self._role.output_format
-        began = time.monotonic()
         prompt = self._role.prompts["proxy"].fill(comparison, self._role.neutralise, rubric)
         generation = await self._engine.generate(
             GenerationRequest(
@@ -46,7 +61,6 @@ class ProxyEvaluator(Evaluator):
             reason=found.reason,
             preferred=found.preferred,
             probability=found.probability,
-            latency_s=time.monotonic() - began,
             usage=found.usage,
             label_mass=found.label_mass,
             injection_attempts=prompt.injection_attempts,

@@ -11,6 +11,14 @@ from service.judging.judgement import (
     Usage,
     WrittenRubric,
 )
+from service.judging.opinion import (
+    Opinion,
+    OpinionStatus,
+    PanelVerdict,
+    Voice,
+    agreement,
+    panel_verdict,
+)
 from service.judging.reading import read_pass
 
 __all__ = [
@@ -18,10 +26,16 @@ __all__ = [
     "Judge",
     "Judgement",
     "JudgingOptions",
+    "Opinion",
+    "OpinionStatus",
+    "PanelVerdict",
     "Pass",
     "Stopped",
     "Usage",
+    "Voice",
     "WrittenRubric",
+    "agreement",
+    "panel_verdict",
     "read_given_rubric",
     "read_pass",
 ]

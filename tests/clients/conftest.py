@@ -44,6 +44,7 @@ JUDGEMENT: dict[str, Any] = {
     "evaluation": "The first is true.",
     "verdicts": [{"order": "given", "preferred": 1, "probability": 0.83, "text": "..."}],
     "evaluators": [],
+    "panel": None,
     "agreement": None,
     "release": {"name": "tiny", "fingerprint": "f", "purpose": "demo"},
     "usage": {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 0, "calls": 1},

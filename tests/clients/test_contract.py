@@ -16,11 +16,13 @@ from proxy_grm_client import (
     Criterion,
     DeadlineExceeded,
     EngineUnavailable,
+    EvaluatorVerdict,
     FailedLine,
     ImageRejected,
     InvalidRequest,
     Judgement,
     NotFound,
+    Panel,
     PayloadTooLarge,
     Ranked,
     Ranking,
@@ -62,6 +64,8 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (schemas.RubricOut, Rubric),
     (schemas.CriterionOut, Criterion),
     (schemas.VerdictOut, Verdict),
+    (schemas.EvaluatorOut, EvaluatorVerdict),
+    (schemas.PanelOut, Panel),
     (schemas.ReleaseOut, Release),
     (schemas.UsageOut, Usage),
     (schemas.TimingOut, Timing),
@@ -149,6 +153,9 @@ async def test_what_the_service_answers_is_what_the_client_reads(
     judgement = await client.score(question, RESPONSES)
     answer = schemas.ScoreAnswer.model_validate(judgement.model_dump())
     assert answer.model_dump(mode="json") == judgement.model_dump(mode="json")
+    asked = await client.score(question, RESPONSES, evaluators=["self", "proxy"])
+    answer = schemas.ScoreAnswer.model_validate(asked.model_dump())
+    assert answer.model_dump(mode="json") == asked.model_dump(mode="json")
     written = await client.rubric(question, RESPONSES)
     rubric = schemas.RubricAnswer.model_validate(written.model_dump())
     assert rubric.model_dump(mode="json") == written.model_dump(mode="json")
@@ -241,7 +248,7 @@ async def test_every_error_arrives_as_its_class_with_its_request_id(client: Asyn
         (ImageRejected, {"images": [b"no picture"]}),
         (PayloadTooLarge, {"responses": ["x" * 1_000_001, "Two."]}),
         (NotFound, {"rubric": "rub_" + "0" * 24}),
-        (NotFound, {"evaluators": ["proxy"]}),
+        (NotFound, {"evaluators": ["nobody"]}),
         (ContextExceeded, {"question": "too long"}),
     ]
     for kind, changes in wrong:

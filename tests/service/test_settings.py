@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from service.settings import CONFIG_VARIABLE, Settings, unknown_variables
 
@@ -196,3 +197,57 @@ def test_image_hosts_are_a_row_in_the_environment(monkeypatch: pytest.MonkeyPatc
 def test_an_image_host_that_is_no_host_is_refused(host: str):
     with pytest.raises(ValidationError):
         Settings(image_hosts=(host,))
+
+
+EVALUATOR = """
+[evaluators.gpt]
+kind = "mine:Judge"
+weight = 2.5
+[evaluators.gpt.options]
+url = "http://127.0.0.1:9000"
+"""
+
+
+def test_an_evaluator_is_in_the_file_and_its_key_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    file = tmp_path / "settings.toml"
+    file.write_text(EVALUATOR)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    monkeypatch.setenv("PROXY_GRM_EVALUATORS__GPT__API_KEY", "hunter2")
+    found = Settings().evaluators["gpt"]
+    assert (found.kind, found.weight) == ("mine:Judge", 2.5)
+    assert found.options == {"url": "http://127.0.0.1:9000"}
+    assert found.api_key is not None
+    assert found.api_key.get_secret_value() == "hunter2"
+    assert "hunter2" not in Settings().model_dump_json()
+
+
+def test_a_key_in_the_file_is_refused_with_the_variable_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    file = tmp_path / "settings.toml"
+    file.write_text('[evaluators.gpt]\nkind = "self"\napi_key = "hunter2"\n')
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    with pytest.raises(SettingsError, match="set PROXY_GRM_EVALUATORS__GPT__API_KEY") as caught:
+        Settings()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "evaluators",
+    [
+        {"GPT": {"kind": "self"}},
+        {"my-gpt": {"kind": "self"}},
+        {"a__b": {"kind": "self"}},
+        {"": {"kind": "self"}},
+        {"x": {}},
+        {"x": {"kind": "self", "weight": -1}},
+        {"x": {"kind": "self", "options": {"api_key": "hunter2"}}},
+    ],
+)
+def test_an_evaluator_that_no_variable_could_name_or_that_is_wrong_is_refused(
+    evaluators: dict[str, object],
+):
+    with pytest.raises(ValidationError):
+        Settings(evaluators=evaluators)  # pyright: ignore[reportArgumentType]

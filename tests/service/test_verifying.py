@@ -18,9 +18,17 @@ from service.errors import (
     NotFound,
     PayloadTooLarge,
 )
-from service.evaluators import Evaluator, Opinion
+from service.evaluators import (
+    Evaluator,
+    EvaluatorConfig,
+    GuardedEvaluator,
+    Opinion,
+    Roster,
+    Surroundings,
+)
 from service.images import GivenImage, Images
 from service.judging import JudgingOptions, Usage
+from service.settings import EvaluatorSettings
 from service.store import Store
 from service.verifying import Verifying
 
@@ -35,6 +43,10 @@ class Fixed(Evaluator):
     def __init__(self, preferred: Position | None) -> None:
         self.preferred: Position | None = preferred
         self.asked: list[tuple[Comparison, Rubric, Priority]] = []
+
+    @classmethod
+    def build(cls, config: EvaluatorConfig, around: Surroundings) -> Fixed:
+        raise NotImplementedError
 
     async def evaluate(
         self, comparison: Comparison, rubric: Rubric, priority: Priority = "interactive"
@@ -61,7 +73,13 @@ async def asking(gateway, redis_url: str, shared_images: Images):
     store = Store(redis_url, parts.settings.cache, metrics)
     limits, config = parts.settings.limits, parts.release.config
     calls = Calls(config, shared_images, store, parts.admission, metrics, limits)
-    yield lambda **evaluators: Verifying(evaluators, calls, metrics)
+    settings = EvaluatorSettings(kind="tests:Fixed")
+
+    def made(**evaluators: Fixed) -> Verifying:
+        guarded = {n: GuardedEvaluator(n, e, settings, metrics) for n, e in evaluators.items()}
+        return Verifying(Roster(guarded), calls, metrics)
+
+    yield made
     await store.close()
 
 

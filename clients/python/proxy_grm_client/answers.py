@@ -39,16 +39,6 @@ class Verdict(_Answer):
     text: str
 
 
-class EvaluatorVerdict(_Answer):
-    """What an evaluator says, given the rubric."""
-
-    name: str
-    status: str
-    preferred: Position | None
-    probability: float | None
-    latency_s: float
-
-
 class Release(_Answer):
     """Which release judged; one whose purpose is ``demo`` is no judge of real pictures."""
 
@@ -64,6 +54,35 @@ class Usage(_Answer):
     completion_tokens: int
     cached_tokens: int = 0
     calls: int = 0
+
+
+class EvaluatorVerdict(_Answer):
+    """What an evaluator says, given the rubric; a `status` that is not ``ok`` is no verdict.
+
+    Attributes:
+        status: ``ok``, ``abstain`` with a `reason`, ``timeout`` or ``unavailable``.
+        probability: also None where the evaluator only says which response is better.
+    """
+
+    name: str
+    status: str
+    reason: str | None = None
+    preferred: Position | None
+    probability: float | None
+    latency_s: float
+    usage: Usage
+
+
+class Panel(_Answer):
+    """What judge and evaluators come to, by their weights.
+
+    Attributes:
+        agreement: share of the weight that prefers the same.
+    """
+
+    preferred: Position
+    probability: float
+    agreement: float
 
 
 class Timing(_Answer):
@@ -85,6 +104,8 @@ class Judgement(_Answer):
         probability: P(response 1 is better), 0..1.
         order_consistent: None where one order was read.
         stopped: ``sure`` where order ``adaptive`` had no need of the swapped one.
+        agreement: share of the evaluators' opinions that prefer what the judge does.
+        panel: None where no evaluator was asked.
     """
 
     id: str
@@ -99,6 +120,7 @@ class Judgement(_Answer):
     verdicts: tuple[Verdict, ...]
     evaluators: tuple[EvaluatorVerdict, ...] = ()
     agreement: float | None = None
+    panel: Panel | None = None
     release: Release
     usage: Usage
     timing: Timing

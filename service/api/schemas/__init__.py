@@ -1,0 +1,53 @@
+"""The wire contract: `requests` are strict; answers are made of `parts`."""
+
+from service.api.schemas.judgements import RubricAnswer, ScoreAnswer, VerifyAnswer
+from service.api.schemas.opinions import CheckedEvaluatorOut, ConfiguredOut, EvaluatorOut, PanelOut
+from service.api.schemas.parts import (
+    Answer,
+    CriterionOut,
+    ReleaseOut,
+    RubricOut,
+    TimingOut,
+    UsageOut,
+    VerdictOut,
+)
+from service.api.schemas.problems import FieldError, LineError, Problem
+from service.api.schemas.rankings import ComparedOut, RankAnswer, RankedOut, SpentOut
+from service.api.schemas.requests import (
+    ImageIn,
+    RankRequest,
+    RubricIn,
+    RubricRequest,
+    ScoreRequest,
+    VerifyRequest,
+)
+
+__all__ = [
+    "Answer",
+    "CheckedEvaluatorOut",
+    "ComparedOut",
+    "ConfiguredOut",
+    "CriterionOut",
+    "EvaluatorOut",
+    "FieldError",
+    "ImageIn",
+    "LineError",
+    "PanelOut",
+    "Problem",
+    "RankAnswer",
+    "RankRequest",
+    "RankedOut",
+    "ReleaseOut",
+    "RubricAnswer",
+    "RubricIn",
+    "RubricOut",
+    "RubricRequest",
+    "ScoreAnswer",
+    "ScoreRequest",
+    "SpentOut",
+    "TimingOut",
+    "UsageOut",
+    "VerdictOut",
+    "VerifyAnswer",
+    "VerifyRequest",
+]

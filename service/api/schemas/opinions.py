@@ -1,0 +1,91 @@
+"""What evaluators say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic import Field
+
+from models.comparison import Position
+from service.api.schemas.parts import Answer, UsageOut
+from service.evaluators import GuardedEvaluator
+from service.evaluators.breaker import BreakerState
+from service.judging import AbstentionReason, OpinionStatus, Voice, panel_verdict
+
+
+class EvaluatorOut(Answer):
+    """What an evaluator says, given the rubric; `timeout` and `unavailable` cost nobody else."""
+
+    name: str
+    status: OpinionStatus
+    reason: AbstentionReason | None = Field(description="why it abstains")
+    preferred: Position | None
+    probability: float | None = Field(
+        description="null also where the evaluator only says which response is better"
+    )
+    latency_s: float
+    usage: UsageOut
+
+    @classmethod
+    def of(cls, voice: Voice) -> Self:
+        """The opinion on the wire."""
+        opinion = voice.opinion
+        return cls(
+            name=voice.name,
+            status=opinion.status,
+            reason=opinion.reason,
+            preferred=opinion.preferred,
+            probability=opinion.probability,
+            latency_s=opinion.latency_s,
+            usage=UsageOut.model_validate(opinion.usage),
+        )
+
+
+class CheckedEvaluatorOut(EvaluatorOut):
+    """What an evaluator says, and whether that is the label."""
+
+    correct: bool | None = Field(description="null without a label or an opinion")
+
+    @classmethod
+    def against(cls, voice: Voice, label: int | None) -> Self:
+        """The opinion on the wire, held against the label."""
+        said = voice.opinion.preferred
+        correct = None if label is None or said is None else said == label
+        return cls(**EvaluatorOut.of(voice).model_dump(), correct=correct)
+
+
+class PanelOut(Answer):
+    """What judge and evaluators come to, by their weights."""
+
+    preferred: Position
+    probability: float = Field(description="weighted mean of P(response 1 is better)")
+    agreement: float = Field(description="share of the weight that prefers the same")
+
+    @classmethod
+    def of(cls, voices: Sequence[Voice], probability: float | None) -> Self | None:
+        """What they come to with the judge's probability; None where no evaluator was asked."""
+        found = panel_verdict(voices, probability) if voices else None
+        return cls.model_validate(found) if found is not None else None
+
+
+class ConfiguredOut(Answer):
+    """An evaluator that can be asked."""
+
+    name: str
+    kind: str = Field(description="which code it is")
+    weight: float = Field(description="on a panel, where the judge's own verdict weighs 1")
+    timeout_s: float
+    state: BreakerState = Field(description="open: it failed and is not asked for a while")
+
+    @classmethod
+    def of(cls, evaluator: GuardedEvaluator) -> Self:
+        """The evaluator on the wire."""
+        settings = evaluator.settings
+        return cls(
+            name=evaluator.name,
+            kind=settings.kind,
+            weight=settings.weight,
+            timeout_s=settings.timeout_s,
+            state=evaluator.state,
+        )

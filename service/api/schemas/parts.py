@@ -1,0 +1,83 @@
+"""What answers are made of.
+
+They are read off the service's own objects, whose attributes have the wire's names.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from models.comparison import Position
+from models.release import Release
+from models.rubric import Rubric
+
+
+class Answer(BaseModel):
+    """Anything that is answered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
+
+
+class CriterionOut(Answer):
+    """One line of a rubric; weights add up to 1."""
+
+    name: str
+    description: str
+    weight: float
+
+
+class RubricOut(Answer):
+    """The criteria as text, and as far as they could be read."""
+
+    id: str
+    text: str
+    criteria: tuple[CriterionOut, ...]
+    justification: str | None
+
+    @classmethod
+    def of(cls, rubric: Rubric | None) -> Self | None:
+        """The rubric on the wire; None where there is none."""
+        return None if rubric is None else cls.model_validate(rubric)
+
+
+class VerdictOut(Answer):
+    """One pass; `preferred` and `probability` speak of the responses as they were sent."""
+
+    order: Literal["given", "swapped"]
+    preferred: Position | None
+    probability: float | None
+    text: str
+
+
+class ReleaseOut(Answer):
+    """Which release judged."""
+
+    name: str
+    fingerprint: str
+    purpose: Literal["demo", "production"]
+
+    @classmethod
+    def of(cls, release: Release) -> Self:
+        """The release on the wire."""
+        config = release.config
+        return cls(name=config.name, fingerprint=release.fingerprint, purpose=config.purpose)
+
+
+class UsageOut(Answer):
+    """Tokens as the engine counted them, and how often it was asked."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    calls: int
+
+
+class TimingOut(Answer):
+    """Seconds in each stage."""
+
+    queue_s: float
+    image_s: float
+    engine_s: float
+    total_s: float

@@ -1,0 +1,32 @@
+"""What went wrong: RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+from service.api.schemas.parts import Answer
+
+
+class FieldError(Answer):
+    """Where a request is wrong, and how."""
+
+    field: str
+    problem: str
+
+
+class Problem(Answer):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: tuple[FieldError, ...] | None = None
+
+
+class LineError(Answer):
+    """A line of a batch that got no judgement; `line` counts from 1."""
+
+    id: str | None
+    line: int
+    error: Problem

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from service.engines import Generation, GenerationRequest, LabelLogprobs
+from service.engines.scripted import ScriptedEngine
+
+pytestmark = pytest.mark.anyio
+
+SCRIPTED = "service.evaluators.scripted:ScriptedEvaluator"
+WRITTEN = "<rubric>\n1. Length (100%)\n<justify>The second wins.</justify>\n</rubric>\n"
+LONGER_SECOND = ["Two.", "There are three."]
+
+
+def prefers(first: float):
+    """A judge, or a proxy, that is always so sure of the first response."""
+
+    def script(request: GenerationRequest) -> Generation:
+        given = any("<rubric>" in part for part in request.prompt.user if isinstance(part, str))
+        text = f"<eval>\nSo.\n</eval>\n<answer>{1 if first >= 0.5 else 2}</answer>"
+        if request.stop == ("</rubric>",):
+            return Generation(WRITTEN.strip(), False, 100, 10)
+        labels = LabelLogprobs(math.log(first), math.log(1 - first))
+        return Generation(text if given else WRITTEN + text, False, 100, 10, labels=labels)
+
+    return script
+
+
+@pytest.fixture
+async def gateway(start_gateway, proxy_release: str):
+    """The judge is for the first, the proxy too, and `mine` for the longer one."""
+    return await start_gateway(
+        prefers(0.8),
+        proxy=ScriptedEngine(prefers(0.7)),
+        release=proxy_release,
+        evaluators={
+            "mine": {"kind": SCRIPTED, "weight": 3},
+            "absent": {"kind": SCRIPTED, "timeout_s": 0.02, "options": {"seconds": 3600}},
+        },
+    )
+
+
+async def test_each_evaluator_says_what_it_makes_of_the_rubric(gateway):
+    answer = await gateway.score(
+        responses=LONGER_SECOND, evaluators=["mine", "proxy", "absent", "self"]
+    )
+    assert answer.status_code == 200
+    found = answer.json()
+    assert (found["status"], found["preferred"]) == ("ok", 1)
+    said = found["evaluators"]
+    assert [(one["name"], one["status"], one["preferred"]) for one in said] == [
+        ("mine", "ok", 2),
+        ("proxy", "ok", 1),
+        ("absent", "timeout", None),
+        ("self", "ok", 1),
+    ]
+    assert [one["probability"] for one in said] == [
+        0.1,
+        pytest.approx(0.7),
+        None,
+        pytest.approx(0.8),
+    ]
+    assert [one["usage"]["calls"] for one in said] == [0, 1, 0, 1]
+    assert found["agreement"] == pytest.approx(2 / 3)
+    assert found["panel"] == {
+        "preferred": 2,
+        "probability": pytest.approx((3 * 0.1 + 0.7 + 0.8 + 0.8) / 6),
+        "agreement": pytest.approx(0.5),
+    }
+    assert found["usage"]["calls"] == 1
+
+
+async def test_they_see_the_rubric_that_was_written_and_not_why(gateway):
+    await gateway.score(evaluators=["proxy"])
+    [request] = gateway.proxy.requests
+    text = "".join(part for part in request.prompt.user if isinstance(part, str))
+    assert "1. Length (100%)" in text
+    assert "The second wins." not in text
+
+
+async def test_they_are_asked_of_a_kept_judgement_too(gateway):
+    await gateway.score()
+    found = (await gateway.score(evaluators=["proxy"])).json()
+    assert (found["cached"], found["evaluators"][0]["status"]) == (True, "ok")
+
+
+async def test_a_batch_asks_them_too(gateway):
+    line = '{"question": "?", "responses": ["a", "bb"], "evaluators": ["mine"]}'
+    found = (await gateway.client.post("/score/batch", content=line.encode())).json()
+    assert found["evaluators"][0]["preferred"] == 2
+
+
+async def test_without_a_rubric_nobody_is_asked(start_gateway):
+    gateway = await start_gateway(lambda _: Generation("no", False, 9, 1))
+    found = (await gateway.score(evaluators=["self"])).json()
+    assert (found["status"], found["evaluators"], found["panel"]) == ("abstain", [], None)
+
+
+@pytest.mark.parametrize("path", ["/score", "/rubric"])
+async def test_an_unknown_one_is_not_found_before_anything_is_judged(path: str, gateway):
+    asked = {"question": "?", "responses": ["a", "b"], "evaluators": ["mine", "yours"]}
+    answer = await gateway.client.post(path, json=asked)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "absent, mine, proxy, self" in answer.json()["detail"]
+    assert gateway.engine.requests == []
+
+
+@pytest.mark.parametrize("names", [["mine", "mine"], ["x" * 129], [""], ["self"] * 17, "self"])
+async def test_names_are_few_and_each_named_once(names: object, gateway):
+    answer = await gateway.score(evaluators=names)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_rubric_is_checked_against_the_label(gateway):
+    asked = {"question": "?", "responses": LONGER_SECOND, "label": 2}
+    asked |= {"evaluators": ["proxy", "mine", "absent"]}
+    found = (await gateway.client.post("/rubric", json=asked)).json()
+    assert [(one["name"], one["correct"]) for one in found["evaluators"]] == [
+        ("proxy", False),
+        ("mine", True),
+        ("absent", None),
+    ]
+    assert found["agreement"] == 0.5
+
+
+async def test_without_a_label_nothing_is_correct_or_wrong(gateway):
+    asked = {"question": "?", "responses": LONGER_SECOND, "evaluators": ["proxy", "self"]}
+    found = (await gateway.client.post("/rubric", json=asked)).json()
+    assert [one["correct"] for one in found["evaluators"]] == [None, None]
+    assert found["agreement"] == 1.0
+
+
+async def test_any_of_them_can_verify(gateway):
+    verified = (await gateway.verify(evaluator="mine", label=1, responses=LONGER_SECOND)).json()
+    assert (verified["preferred"], verified["reward"]) == (2, -1.0)
+
+
+async def test_one_that_is_late_to_verify_is_a_504(gateway):
+    answer = await gateway.verify(evaluator="absent")
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+
+
+async def test_who_can_be_asked_is_listed_with_how_they_are(gateway):
+    found = (await gateway.client.get("/evaluators")).json()["evaluators"]
+    assert [(one["name"], one["kind"], one["weight"], one["state"]) for one in found] == [
+        ("self", "self", 1.0, "closed"),
+        ("proxy", "proxy", 1.0, "closed"),
+        ("mine", SCRIPTED, 3.0, "closed"),
+        ("absent", SCRIPTED, 1.0, "closed"),
+    ]
+    for _ in range(5):
+        await gateway.score(evaluators=["absent"])
+    found = (await gateway.client.get("/evaluators")).json()["evaluators"]
+    assert found[-1]["state"] == "open"
+    answer = (await gateway.score(evaluators=["absent"])).json()
+    assert answer["evaluators"][0]["status"] == "unavailable"
+    assert gateway.count("proxy_grm_evaluator_open", evaluator="absent") == 1
+    assert gateway.count("proxy_grm_evaluations_total", evaluator="absent", status="timeout") == 5
+
+
+async def test_a_hanging_one_leaves_the_judgement_inside_its_time(start_gateway, proxy_release):
+    gateway = await start_gateway(
+        prefers(0.8), proxy=ScriptedEngine(seconds=3600), release=proxy_release
+    )
+    answer = await gateway.score(evaluators=["proxy", "self"], timeout_s=5)
+    assert answer.status_code == 200
+    found = answer.json()
+    assert (found["status"], found["preferred"]) == ("ok", 1)
+    assert [one["status"] for one in found["evaluators"]] == ["timeout", "ok"]
+    assert gateway.count("proxy_grm_evaluator_open", evaluator="proxy") == 0
