@@ -86,7 +86,7 @@ class EvaluatorSettings(_Section):
     """Somebody who judges by a rubric, and how patient the gateway is with them."""
 
     kind: str = Field(
-        description="proxy, self, what an installed package brings, or package.module:Class"
+        description="a shipped kind, what an installed package brings, or package.module:Class"
     )
     weight: float = Field(default=1.0, ge=0, description="on a panel; the judge's own is 1")
     timeout_s: float = Field(

@@ -16,6 +16,8 @@ GROUP = "proxy_grm.evaluators"
 """Entry points of this group name kinds that other packages bring."""
 
 SHIPPED = {
+    "http": "service.evaluators.proxy_server:ProxyServerEvaluator",
+    "openai": "service.evaluators.openai_server:OpenAIServerEvaluator",
     "proxy": "service.evaluators.proxy:ProxyEvaluator",
     "self": "service.evaluators.self_judge:SelfEvaluator",
 }

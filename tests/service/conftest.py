@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
+import json
 import os
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
@@ -285,6 +287,68 @@ async def shared_gateway(redis_server: str) -> AsyncGenerator[RunningGateway]:
     """One gateway for a module's tests, with parts that are all its own."""
     async with running(Settings(engine="scripted", redis_url=SecretStr(redis_server))) as started:
         yield started
+
+
+class LocalServer:
+    """A real server on loopback that answers as a test says, however badly.
+
+    Attributes:
+        answer: takes a request's JSON and returns status and body, or the bytes of a whole
+            HTTP answer; None leaves the caller hanging.
+        asked: path, headers and JSON of every request, in order of arrival.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Callable[[Any], tuple[int, Any] | bytes | None] = lambda _: None
+        self.asked: list[tuple[str, dict[str, str], Any]] = []
+        self.url = ""
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> asyncio.Server:
+        """Listens on a free port."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        return server
+
+    def hang_up(self) -> None:
+        """Ends every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {
+                name.lower(): value
+                for name, _, value in (line.partition(": ") for line in head[1:] if line)
+            }
+            body = json.loads(await reader.readexactly(int(headers["content-length"])))
+            self.asked.append((head[0].split()[1], headers, body))
+            answer = self.answer(body)
+            if answer is None:
+                await reader.read()  # until the caller hangs up
+            else:
+                writer.write(answer if isinstance(answer, bytes) else _http(*answer))
+                await writer.drain()
+        writer.close()
+        self._writers.discard(writer)
+
+
+def _http(status: int, body: Any) -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
+
+
+@pytest.fixture
+async def local_server() -> AsyncGenerator[LocalServer]:
+    """A server that answers as the test says."""
+    made = LocalServer()
+    server = await made.start()
+    yield made
+    made.hang_up()
+    server.close()
 
 
 @pytest.fixture

@@ -170,3 +170,71 @@ async def test_a_hanging_one_leaves_the_judgement_inside_its_time(start_gateway,
     assert (found["status"], found["preferred"]) == ("ok", 1)
     assert [one["status"] for one in found["evaluators"]] == ["timeout", "ok"]
     assert gateway.count("proxy_grm_evaluator_open", evaluator="proxy") == 0
+
+
+LIES = {"choices": [{"message": {"content": "<eval></eval>\n<answer>1</answer>"}}, "and"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "status"),
+    [
+        ("http", None, "timeout"),
+        ("openai", None, "timeout"),
+        ("http", (200, b"<html>garbage</html>"), "unavailable"),
+        ("openai", (200, b"\x00\xff"), "unavailable"),
+        ("http", (500, {"reward": 1.0}), "unavailable"),
+        ("openai", (500, {}), "unavailable"),
+        ("http", (200, {"reward": "1.0"}), "unavailable"),
+        ("openai", (200, LIES), "unavailable"),
+        ("openai", (200, {"choices": [{"message": {"content": "one"}}]}), "abstain"),
+        ("http", (200, {"reward": 1.0}), "ok"),
+    ],
+)
+async def test_a_judgement_arrives_whatever_somebodys_server_does(
+    kind: str, answer: object, status: str, start_gateway, local_server
+):
+    local_server.answer = lambda _: answer
+    options = {"url": local_server.url}
+    if kind == "openai":
+        options = {"base_url": local_server.url, "model": "m"}
+    theirs = {"kind": kind, "timeout_s": 0.5 if answer is None else 60, "attempts": 1}
+    gateway = await start_gateway(
+        prefers(0.8), evaluators={"theirs": theirs | {"options": options}}
+    )
+    found = (await gateway.score(evaluators=["theirs", "self"])).json()
+    assert (found["status"], found["preferred"]) == ("ok", 1)
+    theirs, own = found["evaluators"]
+    assert (theirs["status"], own["status"]) == (status, "ok")
+    assert theirs["preferred"] == (1 if status == "ok" else None)
+    assert theirs["probability"] is None
+    assert found["agreement"] == 1.0
+    counted = {"evaluator": "theirs", "status": status}
+    assert gateway.count("proxy_grm_evaluations_total", **counted) == 1
+
+
+async def test_the_breaker_opens_and_closes_again_and_metrics_say_so(
+    start_gateway, local_server, until
+):
+    theirs = {"kind": "http", "attempts": 1, "breaker_failures": 3, "breaker_open_s": 0.2}
+    gateway = await start_gateway(
+        prefers(0.8), evaluators={"theirs": theirs | {"options": {"url": local_server.url}}}
+    )
+
+    async def asked() -> str:
+        found = (await gateway.score(evaluators=["theirs"])).json()
+        assert found["status"] == "ok"
+        return found["evaluators"][0]["status"]
+
+    async def is_open() -> bool:
+        text = (await gateway.client.get("/metrics")).text
+        return 'proxy_grm_evaluator_open{evaluator="theirs"} 1.0' in text
+
+    local_server.answer = lambda _: (500, {})
+    assert [await asked() for _ in range(3)] == ["unavailable"] * 3
+    assert await is_open()
+    local_server.answer = lambda _: (200, {"reward": 1.0})
+    await until(lambda: gateway.parts.roster.named("theirs").state == "half_open", 60)
+    assert await is_open()
+    assert await asked() == "ok"
+    assert not await is_open()
+    assert gateway.count("proxy_grm_evaluations_total", evaluator="theirs", status="ok") == 1
