@@ -20,6 +20,7 @@ from service.api.middleware import RequestContext
 from service.api.openapi import install_openapi
 from service.calls import Calls
 from service.concurrency import together
+from service.consulting import Consulting
 from service.embedded_redis import EmbeddedRedis, EmbeddedRedisFailed
 from service.engines import Engine
 from service.engines.on_demand import OnDemandEngine
@@ -158,7 +159,11 @@ def compose(
     judge = Judge(release.judge, engines.judge)
     around = Surroundings(release, judge, engines.proxy)
     roster = build_roster(settings.evaluators, around, metrics)
-    scoring = Scoring(release, judge, roster, calls, store, metrics, settings.judging.band)
+    stronger = settings.judging.escalation.evaluator
+    if stronger is not None and stronger not in roster:
+        raise EvaluatorInvalid(f"judging.escalation.evaluator: there is no evaluator {stronger!r}")
+    consulting = Consulting(roster, stronger)
+    scoring = Scoring(release, judge, consulting, calls, store, metrics, settings.judging)
     verifying = Verifying(roster, calls, metrics)
     rankings = Rankings(calls, scoring)
     return Gateway(

@@ -11,14 +11,23 @@ from models.comparison import Comparison
 from models.release import Release
 from models.rubric import Rubric
 from service.calls import Call, Calls, Timing
-from service.evaluators import Roster
-from service.judging import Judge, Judgement, Usage, Voice, WrittenRubric
+from service.consulting import Consulting
+from service.judging import (
+    Escalation,
+    Judge,
+    Judgement,
+    PanelVerdict,
+    Usage,
+    Voice,
+    WrittenRubric,
+)
 from service.metrics import Metrics
+from service.settings import JudgingSettings
 from service.store import Store, judgement_key
 
 _JUDGEMENT = TypeAdapter(Judgement)
-_FOR_EVALUATORS = 0.9
-"""Share of what is left of a call's time: who has not answered by then is gone on without."""
+_SAMPLED = ("voted", "undecided", "evaluator")
+"""Judgements that stopped so would come out otherwise another time: they are not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +36,14 @@ class Scored:
 
     Attributes:
         voices: of the evaluators that were asked, in that order.
+        panel: what they and the judge come to; None where none was asked.
     """
 
     judgement: Judgement
     timing: Timing
     cached: bool
     voices: tuple[Voice, ...] = ()
+    panel: PanelVerdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +63,23 @@ class Scoring:
     """Answers calls with a release's judge.
 
     Args:
-        band: of order adaptive; see `JudgingOptions`.
+        settings: of orders adaptive and escalate.
     """
 
     def __init__(
         self,
         release: Release,
         judge: Judge,
-        roster: Roster,
+        consulting: Consulting,
         calls: Calls,
         store: Store,
         metrics: Metrics,
-        band: float,
+        settings: JudgingSettings,
     ) -> None:
         self._release = release
-        self._band = band
+        self._settings = settings
         self._judge = judge
-        self._roster = roster
+        self._consulting = consulting
         self._calls = calls
         self._store = store
         self._metrics = metrics
@@ -84,15 +95,16 @@ class Scoring:
         Raises:
             ServiceError: any of them; see `service.errors`.
         """
-        self._roster.check(call.evaluators)
+        self._consulting.check(call)
         async with self._calls.admitted(call) as timing:
             rubric = await self._calls.rubric(call.rubric) if call.rubric is not None else None
             comparison = await self._calls.comparison(call, timing)
             began = time.monotonic()
-            judgement, cached = await self.judge(comparison, call, rubric)
+            judgement, cached = await self._judged(comparison, call, rubric)
             timing.engine_s = 0.0 if cached else time.monotonic() - began
-            voices = await self._voices(call, comparison, judgement.rubric, timing)
-        return Scored(judgement, timing, cached, voices)
+            settled = await self._consulting.settle(call, comparison, judgement, timing)
+        self._count(settled.judgement)
+        return Scored(settled.judgement, timing, cached, settled.voices, settled.panel)
 
     async def judge(
         self, comparison: Comparison, call: Call, rubric: Rubric | None
@@ -102,7 +114,16 @@ class Scoring:
         Raises:
             EngineUnavailable, ContextExceeded: see `service.errors`.
         """
-        options = replace(call.options, band=self._band)
+        judgement, cached = await self._judged(comparison, call, rubric)
+        self._count(judgement)
+        return judgement, cached
+
+    async def _judged(
+        self, comparison: Comparison, call: Call, rubric: Rubric | None
+    ) -> tuple[Judgement, bool]:
+        asked = self._settings.escalation
+        escalation = Escalation(asked.band, asked.votes, asked.temperature)
+        options = replace(call.options, band=self._settings.band, escalation=escalation)
         key = judgement_key(self._release.fingerprint, comparison, options, rubric)
         kept = await self._kept(key) if call.use_cache else None
         if kept is not None:
@@ -110,7 +131,6 @@ class Scoring:
         else:
             judgement = await self._judge.judge(comparison, options, rubric)
             await self._keep(key, judgement)
-        self._count(judgement)
         return judgement, kept is not None
 
     async def write_rubric(self, call: Call) -> RubricWritten:
@@ -119,13 +139,13 @@ class Scoring:
         Raises:
             ServiceError: any of them; see `service.errors`.
         """
-        self._roster.check(call.evaluators)
+        self._consulting.check(call)
         async with self._calls.admitted(call) as timing:
             comparison = await self._calls.comparison(call, timing)
             began = time.monotonic()
             written = await self.rubric_for(comparison, call)
             timing.engine_s = time.monotonic() - began
-            voices = await self._voices(call, comparison, written.rubric, timing)
+            voices = await self._consulting.voices(call, comparison, written.rubric, timing)
         return RubricWritten(written, timing, voices)
 
     async def rubric_for(self, comparison: Comparison, call: Call) -> WrittenRubric:
@@ -142,16 +162,6 @@ class Scoring:
             self._metrics.abstentions.labels(written.reason).inc()
         return written
 
-    async def _voices(
-        self, call: Call, comparison: Comparison, rubric: Rubric | None, timing: Timing
-    ) -> tuple[Voice, ...]:
-        if rubric is None or not call.evaluators:
-            return ()
-        left = call.timeout_s - (time.monotonic() - timing.began)
-        return await self._roster.ask(
-            call.evaluators, comparison, rubric, call.options.priority, _FOR_EVALUATORS * left
-        )
-
     async def _kept(self, key: str | None) -> Judgement | None:
         kept = await self._store.judgement(key) if key is not None else None
         try:
@@ -162,7 +172,7 @@ class Scoring:
     async def _keep(self, key: str | None, judgement: Judgement) -> None:
         if judgement.rubric is not None:
             await self._store.keep_rubric(judgement.rubric)
-        if key is not None and judgement.reason is None:
+        if key is not None and judgement.reason is None and judgement.stopped not in _SAMPLED:
             await self._store.keep_judgement(key, _JUDGEMENT.dump_python(judgement, mode="json"))
 
     def _count(self, judgement: Judgement) -> None:

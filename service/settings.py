@@ -71,6 +71,22 @@ class LimitSettings(_Section):
     )
 
 
+class EscalationSettings(_Section):
+    """How order escalate goes on while it is undecided: votes, then a stronger evaluator."""
+
+    band: float = Field(
+        default=0.25,
+        ge=0,
+        le=0.5,
+        description="undecided, once both orders were read, is a probability nearer to 0.5",
+    )
+    votes: int = Field(default=4, ge=1, le=16, description="further passes an order")
+    temperature: float = Field(default=0.7, gt=0, le=2, description="of these")
+    evaluator: EvaluatorName | None = Field(
+        default=None, description="asked last, if it is still undecided; absent: nobody"
+    )
+
+
 class JudgingSettings(_Section):
     """How judgements are made where a request leaves it open."""
 
@@ -78,7 +94,11 @@ class JudgingSettings(_Section):
         default=0.4,
         ge=0,
         le=0.5,
-        description="order adaptive: swapped too while the first probability is nearer to 0.5",
+        description="orders adaptive and escalate: swapped too while the first probability is "
+        "nearer to 0.5",
+    )
+    escalation: EscalationSettings = Field(
+        default=EscalationSettings(), description="how order escalate goes on"
     )
 
 

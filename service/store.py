@@ -109,7 +109,7 @@ def judgement_key(
     """Where a judgement is kept; None when the same question may be answered differently.
 
     Sampling is not repeatable across batch compositions, so only judgements at
-    temperature 0 are kept.
+    temperature 0 are kept; of order escalate those that needed no votes.
     """
     if options.temperature > 0:
         return None
@@ -120,7 +120,8 @@ def judgement_key(
         "rubric": rubric.text if rubric is not None else None,
         "depth": options.depth,
         "order": options.order,
-        "band": options.band if options.order == "adaptive" else None,
+        "band": options.band if options.order in ("adaptive", "escalate") else None,
+        "escalation": asdict(options.escalation) if options.order == "escalate" else None,
         "require_consistent": options.require_consistent,
     }
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -31,6 +31,9 @@ class Roster:
     def __iter__(self) -> Iterator[GuardedEvaluator]:
         return iter(self._evaluators.values())
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._evaluators
+
     def named(self, name: str) -> GuardedEvaluator:
         """The evaluator of this name.
 

@@ -4,6 +4,7 @@ from service.judging.given_rubric import read_given_rubric
 from service.judging.judge import Judge
 from service.judging.judgement import (
     AbstentionReason,
+    Escalation,
     Judgement,
     JudgingOptions,
     Pass,
@@ -23,6 +24,7 @@ from service.judging.reading import read_pass
 
 __all__ = [
     "AbstentionReason",
+    "Escalation",
     "Judge",
     "Judgement",
     "JudgingOptions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 
 from models.calibration import Order
@@ -34,20 +35,39 @@ class Judge:
         Raises:
             EngineUnavailable, ContextExceeded: see `service.errors`.
         """
-        adaptive = options.order == "adaptive"
-        first = await self._reader.read(comparison, "given", options, rubric, early=adaptive)
+        early = options.order in ("adaptive", "escalate")
+        first = await self._reader.read(comparison, "given", options, rubric, early=early)
         shared = rubric or first.rubric
         if shared is None and self._reader.writes_rubric:
             return summed_up([first], options, None)
         orders: tuple[Order, ...] = ("given", "swapped")
-        if options.order == "given" or (adaptive and _is_sure(first, options)):
+        if options.order == "given" or (early and _is_sure(first, options)):
             orders = ("given",)
         turns = list(itertools.product(orders, range(options.votes)))[1:]
-        passes = await together(
-            self._reader.read(comparison, order, replace(options, seed=options.seed + vote), shared)
+        passes = [first, *await self._pass_each(comparison, options, shared, turns)]
+        found = summed_up(passes, options, shared)
+        if options.order != "escalate" or len(orders) == 1:
+            return found
+        if _is_decided(found, options):
+            return replace(found, stopped="agreed")
+        votes = itertools.product(orders, range(1, options.escalation.votes + 1))
+        sampled = replace(options, temperature=options.escalation.temperature)
+        passes += await self._pass_each(comparison, sampled, shared, votes)
+        found = summed_up(passes, options, shared)
+        return replace(found, stopped="voted" if _is_decided(found, options) else "undecided")
+
+    async def _pass_each(
+        self,
+        comparison: Comparison,
+        options: JudgingOptions,
+        rubric: Rubric | None,
+        turns: Iterable[tuple[Order, int]],
+    ) -> list[Pass]:
+        """All at once; each turn is an order and what to add to the seed."""
+        return await together(
+            self._reader.read(comparison, order, replace(options, seed=options.seed + vote), rubric)
             for order, vote in turns
         )
-        return summed_up([first, *passes], options, shared)
 
     @property
     def writes_rubric(self) -> bool:
@@ -71,3 +91,9 @@ def _is_sure(first: Pass, options: JudgingOptions) -> bool:
     would make of the swapped order; before it, its probability tells.
     """
     return first.early is not None and abs(first.early - 0.5) >= options.band
+
+
+def _is_decided(found: Judgement, options: JudgingOptions) -> bool:
+    """Whether the passes that were read leave no more doubt than escalation lets stand."""
+    band = options.escalation.band
+    return found.probability is not None and abs(found.probability - 0.5) >= band

@@ -11,10 +11,27 @@ from models.rubric import Rubric
 from service.engines import Priority
 
 AbstentionReason = Literal["unreadable", "truncated", "disagreement"]
-Stopped = Literal["complete", "sure"]
-"""``sure``: the swapped order was not read, for the first pass left no doubt."""
+Stopped = Literal["complete", "sure", "agreed", "voted", "evaluator", "undecided"]
+"""Why no more was asked. ``complete``: all that the order asks for was read. ``sure``: the first
+pass left no doubt. ``agreed``, ``voted``, ``evaluator``: the swapped order, the votes or the
+stronger evaluator decided. ``undecided``: not even they did."""
 
-Orders = Literal["given", "both", "adaptive"]
+Orders = Literal["given", "both", "adaptive", "escalate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """How order ``escalate`` goes on while it is undecided.
+
+    Attributes:
+        band: undecided, once more than one pass was read, is a probability nearer to 0.5.
+        votes: further passes an order.
+        temperature: of these.
+    """
+
+    band: float = 0.25
+    votes: int = 4
+    temperature: float = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +40,7 @@ class JudgingOptions:
 
     Attributes:
         order: ``adaptive`` reads the swapped order only while the verdict, read before the
-            evaluation is written, is in doubt.
+            evaluation is written, is in doubt. ``escalate`` does too, and then takes votes.
         band: in doubt is a probability nearer to 0.5 than this.
         votes: passes per order; more than one needs a temperature above 0.
         require_consistent: abstain when the two orders prefer different responses.
@@ -37,6 +54,7 @@ class JudgingOptions:
     seed: int = 0
     require_consistent: bool = False
     priority: Priority = "interactive"
+    escalation: Escalation = Escalation()
 
 
 @dataclass(frozen=True, slots=True)

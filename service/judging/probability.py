@@ -56,7 +56,8 @@ def summed_up(passes: Sequence[Pass], options: JudgingOptions, rubric: Rubric | 
             consistent = (by_order["given"] >= 0.5) == (by_order["swapped"] >= 0.5)
         if options.require_consistent and consistent is False:
             probability, reason = None, "disagreement"
-    sure = options.order == "adaptive" and were_read == {"given"} and probability is not None
+    may_be_sure = options.order in ("adaptive", "escalate")
+    sure = may_be_sure and were_read == {"given"} and probability is not None
     preferred: Position | None = None
     if probability is not None:
         preferred = 1 if probability >= 0.5 else 2

@@ -103,7 +103,8 @@ class Judgement(_Answer):
         preferred: 1 exactly when `probability` >= 0.5.
         probability: P(response 1 is better), 0..1.
         order_consistent: None where one order was read.
-        stopped: ``sure`` where order ``adaptive`` had no need of the swapped one.
+        stopped: ``sure`` where orders ``adaptive`` and ``escalate`` had no need of the swapped
+            one; of ``escalate`` also ``agreed``, ``voted``, ``evaluator`` or ``undecided``.
         agreement: share of the evaluators' opinions that prefer what the judge does.
         panel: None where no evaluator was asked.
     """

@@ -31,7 +31,7 @@ class ScoreAnswer(Answer):
     preferred: Position | None
     probability: float | None = Field(description="P(response 1 is better)")
     order_consistent: bool | None = Field(description="null where one order was read")
-    stopped: Stopped = Field(description="sure: adaptive, and no need of the swapped order")
+    stopped: Stopped = Field(description="why no more was asked of whom")
     rubric: RubricOut | None
     evaluation: str | None
     verdicts: tuple[VerdictOut, ...]
@@ -60,7 +60,7 @@ class ScoreAnswer(Answer):
             verdicts=tuple(VerdictOut.model_validate(found) for found in judgement.passes),
             evaluators=tuple(EvaluatorOut.of(voice) for voice in scored.voices),
             agreement=agreement(scored.voices, judgement.preferred),
-            panel=PanelOut.of(scored.voices, judgement.probability),
+            panel=PanelOut.model_validate(scored.panel) if scored.panel is not None else None,
             release=ReleaseOut.of(release),
             usage=UsageOut.model_validate(judgement.usage),
             timing=TimingOut.model_validate(scored.timing),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field
@@ -11,7 +10,7 @@ from models.comparison import Position
 from service.api.schemas.parts import Answer, UsageOut
 from service.evaluators import GuardedEvaluator
 from service.evaluators.breaker import BreakerState
-from service.judging import AbstentionReason, OpinionStatus, Voice, panel_verdict
+from service.judging import AbstentionReason, OpinionStatus, Voice
 
 
 class EvaluatorOut(Answer):
@@ -61,12 +60,6 @@ class PanelOut(Answer):
     preferred: Position
     probability: float = Field(description="weighted mean of P(response 1 is better)")
     agreement: float = Field(description="share of the weight that prefers the same")
-
-    @classmethod
-    def of(cls, voices: Sequence[Voice], probability: float | None) -> Self | None:
-        """What they come to with the judge's probability; None where no evaluator was asked."""
-        found = panel_verdict(voices, probability) if voices else None
-        return cls.model_validate(found) if found is not None else None
 
 
 class ConfiguredOut(Answer):

@@ -113,10 +113,11 @@ class ScoreRequest(_SampledIn):
     depth: Literal["full", "verdict"] = Field(
         default="full", description="verdict: no evaluation is written, one token decides; faster"
     )
-    order: Literal["given", "both", "adaptive"] = Field(
+    order: Literal["given", "both", "adaptive", "escalate"] = Field(
         default="given",
         description="both: judged again with the responses swapped, probabilities averaged; "
-        "adaptive: swapped only while the verdict, read before the evaluation, is in doubt",
+        "adaptive: swapped only while the verdict, read before the evaluation, is in doubt; "
+        "escalate: then votes and a stronger evaluator too, each while it is undecided",
     )
     votes: int = Field(
         default=1, ge=1, le=16, description="passes an order; more than 1 needs a temperature"
@@ -131,6 +132,8 @@ class ScoreRequest(_SampledIn):
     def _votes_differ(self) -> Self:
         if self.votes > 1 and self.temperature == 0:
             raise ValueError("votes > 1 needs temperature > 0: at 0 every vote is the same")
+        if self.votes > 1 and self.order == "escalate":
+            raise ValueError("order escalate takes votes of its own")
         return self
 
     def call(self) -> Call:

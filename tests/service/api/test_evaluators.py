@@ -6,6 +6,7 @@ import pytest
 
 from service.engines import Generation, GenerationRequest, LabelLogprobs
 from service.engines.scripted import ScriptedEngine
+from service.evaluators import EvaluatorInvalid
 
 pytestmark = pytest.mark.anyio
 
@@ -18,8 +19,11 @@ def prefers(first: float):
     """A judge, or a proxy, that is always so sure of the first response."""
 
     def script(request: GenerationRequest) -> Generation:
-        given = any("<rubric>" in part for part in request.prompt.user if isinstance(part, str))
+        texts = [part for part in request.prompt.user if isinstance(part, str)]
+        given = "<rubric>" in request.prefill or any("<rubric>" in text for text in texts)
         text = f"<eval>\nSo.\n</eval>\n<answer>{1 if first >= 0.5 else 2}</answer>"
+        if request.max_tokens == 1:
+            given, text = True, "1" if first >= 0.5 else "2"
         if request.stop == ("</rubric>",):
             return Generation(WRITTEN.strip(), False, 100, 10)
         labels = LabelLogprobs(math.log(first), math.log(1 - first))
@@ -238,3 +242,41 @@ async def test_the_breaker_opens_and_closes_again_and_metrics_say_so(
     assert await asked() == "ok"
     assert not await is_open()
     assert gateway.count("proxy_grm_evaluations_total", evaluator="theirs", status="ok") == 1
+
+
+def torn(request: GenerationRequest) -> Generation:
+    """Prefers what it reads first, whatever that is; 0.6 before the evaluation, 0.9 after."""
+    return prefers(0.6 if request.max_tokens == 1 else 0.9)(request)
+
+
+async def test_escalation_ends_with_the_stronger_evaluator_and_says_what_it_took(start_gateway):
+    gateway = await start_gateway(
+        torn,
+        evaluators={"big": {"kind": SCRIPTED, "weight": 3}},
+        judging={"escalation": {"evaluator": "big", "votes": 2}},
+    )
+    found = (await gateway.score(responses=LONGER_SECOND, order="escalate")).json()
+    assert (found["status"], found["stopped"], found["preferred"]) == ("ok", "evaluator", 2)
+    assert found["probability"] == pytest.approx((0.5 + 3 * 0.1) / 4)
+    assert [one["order"] for one in found["verdicts"]].count("swapped") == 3
+    assert [(one["name"], one["preferred"]) for one in found["evaluators"]] == [("big", 2)]
+    assert found["usage"]["calls"] == len(gateway.engine.requests)
+    again = (await gateway.score(responses=LONGER_SECOND, order="escalate")).json()
+    assert again["cached"] is False
+
+
+async def test_escalation_that_needed_no_votes_is_kept(start_gateway):
+    gateway = await start_gateway(prefers(0.99))
+    sent = {"rubric": {"text": "1. Length (100%)"}, "depth": "verdict", "order": "escalate"}
+    first, second = (await gateway.score(**sent)).json(), (await gateway.score(**sent)).json()
+    assert (first["stopped"], second["stopped"], second["cached"]) == ("sure", "sure", True)
+
+
+async def test_escalation_brings_its_own_votes(gateway):
+    answer = await gateway.score(order="escalate", votes=2, temperature=1)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_an_escalation_to_nobody_stops_the_start(start_gateway):
+    with pytest.raises(EvaluatorInvalid, match="there is no evaluator 'big'"):
+        await start_gateway(judging={"escalation": {"evaluator": "big"}})

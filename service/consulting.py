@@ -1,0 +1,103 @@
+"""Evaluators beside a judgement: what they say, what all come to, and who decides in the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from models.comparison import Comparison
+from models.rubric import Rubric
+from service.calls import Call, Timing
+from service.evaluators import Roster
+from service.judging import Judgement, PanelVerdict, Voice, panel_verdict
+
+_FOR_EVALUATORS = 0.9
+"""Share of what is left of a call's time: who has not answered by then is gone on without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A judgement after everybody was heard.
+
+    Attributes:
+        judgement: with the stronger evaluator's say in it, where that was asked for.
+        voices: of the evaluators that were asked, in that order.
+        panel: what they and the judge come to; None where none was asked.
+    """
+
+    judgement: Judgement
+    voices: tuple[Voice, ...] = ()
+    panel: PanelVerdict | None = None
+
+
+class Consulting:
+    """Asks the evaluators that a call names, and the one that order escalate ends with.
+
+    Args:
+        roster: who can be asked.
+        stronger: asked last by order escalate; None: nobody.
+    """
+
+    def __init__(self, roster: Roster, stronger: str | None) -> None:
+        self._roster = roster
+        self._stronger = stronger
+
+    def check(self, call: Call) -> None:
+        """Whether there is an evaluator of each name.
+
+        Raises:
+            NotFound: there is not.
+        """
+        self._roster.check(call.evaluators)
+
+    async def voices(
+        self, call: Call, comparison: Comparison, rubric: Rubric | None, timing: Timing
+    ) -> tuple[Voice, ...]:
+        """What the named evaluators make of it; nothing where there is no rubric."""
+        return await self._ask(call.evaluators, call, comparison, rubric, timing)
+
+    async def settle(
+        self, call: Call, comparison: Comparison, judgement: Judgement, timing: Timing
+    ) -> Settled:
+        """Asks the named evaluators, and the stronger one where escalation is still undecided."""
+        decides = self._stronger if judgement.stopped == "undecided" else None
+        names = call.evaluators
+        if decides is not None and decides not in names:
+            names = (*names, decides)
+        voices = await self._ask(names, call, comparison, judgement.rubric, timing)
+        panel = panel_verdict(voices, judgement.probability) if voices else None
+        deciding = [voice for voice in voices if voice.name == decides]
+        return Settled(_decided(judgement, deciding), voices, panel)
+
+    async def _ask(
+        self,
+        names: tuple[str, ...],
+        call: Call,
+        comparison: Comparison,
+        rubric: Rubric | None,
+        timing: Timing,
+    ) -> tuple[Voice, ...]:
+        if rubric is None or not names:
+            return ()
+        left = call.timeout_s - (time.monotonic() - timing.began)
+        return await self._roster.ask(
+            names, comparison, rubric, call.options.priority, _FOR_EVALUATORS * left
+        )
+
+
+def _decided(judgement: Judgement, deciding: list[Voice]) -> Judgement:
+    """With the stronger evaluator's opinion beside the judge's; without one it stays as it was."""
+    if not any(voice.opinion.status == "ok" for voice in deciding):
+        return judgement
+    if judgement.reason == "disagreement":  # an abstention that the caller has asked for
+        return judgement
+    found = panel_verdict(deciding, judgement.probability)
+    if found is None:
+        return judgement
+    return replace(
+        judgement,
+        preferred=found.preferred,
+        probability=found.probability,
+        reason=None,
+        stopped="evaluator",
+    )
