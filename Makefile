@@ -23,8 +23,8 @@ help: ## list the commands
 
 setup: $(VENV)/installed-$(ACCELERATOR) ## install everything pinned
 
-serve: setup ## gateway, engine and Redis at HOST:PORT
-	@exec $(BIN)/python -m service gateway $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
+serve: setup ## gateway, engine, Redis and a worker at HOST:PORT
+	@exec $(BIN)/python -m service gateway --workers 1 $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 demo: setup ## judge an example and show it
 	@$(BIN)/python examples/demo.py --url http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)

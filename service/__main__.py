@@ -1,4 +1,4 @@
-"""``python -m service gateway | check-config``."""
+"""``python -m service gateway | worker | check-config``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
             "examples:\n"
             "  python -m service gateway\n"
             "  PROXY_GRM_RELEASE=/releases/grm-7b python -m service gateway --port 9000\n"
+            "  PROXY_GRM_WORKER__GATEWAY_URL=http://gateway:8000 python -m service worker\n"
             "  PROXY_GRM_CONFIG=prod.toml python -m service check-config"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -34,6 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     gateway = commands.add_parser("gateway", help="the HTTP service, with its engine")
     gateway.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on")
     gateway.add_argument("--port", type=int, default=argparse.SUPPRESS, help="port to listen on")
+    gateway.add_argument(
+        "--workers", type=int, default=argparse.SUPPRESS, help="workers to start beside it"
+    )
+    commands.add_parser("worker", help="works on jobs through a gateway; any number of them")
     commands.add_parser("check-config", help="print the settings in force, secrets hidden")
     options = vars(parser.parse_args(argv))
     command = options.pop("command")
@@ -41,6 +46,11 @@ def main(argv: list[str] | None = None) -> int:
         settings = _settings(options)
         if command == "check-config":
             print(settings.model_dump_json(indent=2))
+            return 0
+        if command == "worker":
+            from service.worker import run_worker
+
+            run_worker(settings)
             return 0
         from service.gateway_process import PortTaken, run_gateway
 

@@ -13,7 +13,7 @@ from models.errors import ReleaseInvalid
 from models.release import Release, Role, RoleName, load_release
 from service import __version__
 from service.admission import Admission
-from service.api import batch_route, health_routes, judging_routes
+from service.api import batch_route, health_routes, job_routes, judging_routes
 from service.api.errors import install_error_handlers
 from service.api.gateway import Gateway
 from service.api.middleware import RequestContext
@@ -27,6 +27,8 @@ from service.engines.on_demand import OnDemandEngine
 from service.evaluators import EvaluatorInvalid, Surroundings, build_roster
 from service.image_fetching import ImageFetcher
 from service.images import Images
+from service.jobs import JobStore
+from service.jobs.connection import Connection
 from service.judging import Judge
 from service.metrics import Metrics
 from service.process_pool import ProcessPool
@@ -96,7 +98,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    for routes in (judging_routes, batch_route, health_routes):
+    for routes in (judging_routes, batch_route, job_routes, health_routes):
         app.include_router(routes.router)
     install_error_handlers(app)
     install_openapi(app)
@@ -129,7 +131,8 @@ async def _start(
     settings: Settings, release: Release, engines: Engines, metrics: Metrics, stack: AsyncExitStack
 ) -> Gateway:
     """Starts the parts; `stack` stops them in the opposite order."""
-    store = Store(await _redis_url(settings, stack), settings.cache, metrics)
+    url = await _redis_url(settings, stack)
+    store = Store(url, settings.cache, metrics)
     stack.push_async_callback(store.close)
     pool = ProcessPool()
     stack.push_async_callback(pool.close)
@@ -137,7 +140,9 @@ async def _start(
     stack.push_async_callback(fetcher.close)
     most_pixels = release.config.images.most_pixels
     images = Images(settings.limits, most_pixels, pool, fetcher, settings.cache)
-    gateway = compose(settings, release, engines, (images, store), metrics)
+    connection = Connection(url)
+    stack.push_async_callback(connection.close)
+    gateway = compose(settings, release, engines, (images, store, connection), metrics)
     stack.push_async_callback(gateway.roster.close)
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
@@ -149,11 +154,11 @@ def compose(
     settings: Settings,
     release: Release,
     engines: Engines,
-    running: tuple[Images, Store],
+    running: tuple[Images, Store, Connection],
     metrics: Metrics,
 ) -> Gateway:
     """A gateway of parts that run already."""
-    images, store = running
+    images, store, connection = running
     admission = Admission(settings.admission, metrics)
     calls = Calls(release.config, images, store, admission, metrics, settings.limits)
     judge = Judge(release.judge, engines.judge)
@@ -166,8 +171,18 @@ def compose(
     scoring = Scoring(release, judge, consulting, calls, store, metrics, settings.judging)
     verifying = Verifying(roster, calls, metrics)
     rankings = Rankings(calls, scoring)
+    jobs = JobStore(connection, settings.jobs)
     return Gateway(
-        settings, release, engines.judge, admission, scoring, verifying, rankings, roster, metrics
+        settings,
+        release,
+        engines.judge,
+        admission,
+        scoring,
+        verifying,
+        rankings,
+        roster,
+        jobs,
+        metrics,
     )
 
 

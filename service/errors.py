@@ -9,6 +9,7 @@
     ├── Overloaded          no room in the queue; come back later
     ├── Draining            this process is stopping
     ├── EngineUnavailable   the engine is starting, gone or failed on this request
+    ├── StoreUnavailable    what jobs are kept in is gone or full
     └── DeadlineExceeded    no judgement within the caller's time
 
 Messages are for the caller: no path, no library's text, no stack. The status
@@ -86,6 +87,13 @@ class EngineUnavailable(ServiceError):
     """The engine is starting, gone, or failed on this request."""
 
     code = "engine_unavailable"
+    retry_after_s = 5
+
+
+class StoreUnavailable(ServiceError):
+    """What jobs are kept in is gone or full. Judgements do not depend on it."""
+
+    code = "store_unavailable"
     retry_after_s = 5
 
 

@@ -18,8 +18,10 @@ from fastapi import FastAPI
 
 from service.api.gateway import Gateway
 from service.app import create_app
+from service.concurrency import together
 from service.settings import Settings
 from service.telemetry import set_up_logging
+from service.worker_children import Workers
 
 _log = structlog.get_logger(__name__)
 
@@ -88,6 +90,7 @@ class _DrainingServer(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._signals: list[signal.Signals] = []
+        self._workers: Workers | None = None
         self.exit_status = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -102,6 +105,8 @@ class _DrainingServer(uvicorn.Server):
             await self.serve([listening])
         finally:
             watching.cancel()
+            if self._workers is not None:
+                self._workers.kill()
             if self.force_exit:  # the lifespan's end by cancellation is what was asked for
                 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
@@ -110,6 +115,8 @@ class _DrainingServer(uvicorn.Server):
             await asyncio.sleep(_WATCH_EVERY_S)
         gateway: Gateway = self._app.state.gateway
         _announce(gateway)
+        self._workers = Workers(self._settings, self._url)
+        self._workers.start()
         ready = False
         while not self._signals:
             await asyncio.sleep(_WATCH_EVERY_S)
@@ -124,7 +131,8 @@ class _DrainingServer(uvicorn.Server):
             _log.info("draining", signal=self._signals[0].name)
         gateway.admission.draining = True
         try:
-            await asyncio.wait_for(gateway.admission.drained(), self._settings.drain_s)
+            async with asyncio.timeout(self._settings.drain_s):
+                await together((self._workers.stop(), gateway.admission.drained()))
         except TimeoutError:
             _log.warning("stopping with work unfinished", after_s=self._settings.drain_s)
         self.should_exit = True
@@ -132,7 +140,8 @@ class _DrainingServer(uvicorn.Server):
     @property
     def _url(self) -> str:
         port = self.servers[0].sockets[0].getsockname()[1]  # the one taken, where 0 was asked for
-        return f"http://{self._settings.host}:{port}"
+        host = self._settings.host
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _announce(gateway: Gateway) -> None:

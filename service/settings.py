@@ -172,6 +172,33 @@ class CacheSettings(_Section):
     )
 
 
+class JobSettings(_Section):
+    """What jobs may be, and for how long they are kept."""
+
+    lines: int = Field(default=1_000_000, ge=1, description="in one job")
+    active: int = Field(default=1000, ge=1, description="jobs that have not ended; more get 429")
+    lease_s: float = Field(
+        default=30.0, ge=0.5, description="until the work of a worker that died is taken over"
+    )
+    retention_s: int = Field(
+        default=7 * 86_400, ge=1, description="a job and its results, after it ended"
+    )
+    unfinished_s: int = Field(
+        default=30 * 86_400, ge=1, description="a job that does not end, after it came in"
+    )
+
+
+class WorkerSettings(_Section):
+    """What a worker sends lines to, and how many at a time."""
+
+    gateway_url: str = Field(
+        default="http://127.0.0.1:8000", description="a gateway, or what stands before many"
+    )
+    in_flight: int = Field(
+        default=64, ge=1, description="lines in work at most; fewer while the gateway refuses"
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set, each with its unit and what follows from it."""
 
@@ -200,8 +227,11 @@ class Settings(BaseSettings):
         default=(),
         description="where images may be fetched: host, host:port, http://host; empty: nowhere",
     )
+    workers: int = Field(
+        default=0, ge=0, le=64, description="workers that start and stop with this gateway"
+    )
     drain_s: float = Field(
-        default=30.0, ge=0, description="how long a stopping gateway finishes its work"
+        default=30.0, ge=0, description="how long a stopping process finishes its work"
     )
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="auto: console on a terminal, JSON lines elsewhere"
@@ -215,6 +245,8 @@ class Settings(BaseSettings):
     )
     vllm: VllmSettings = VllmSettings()
     cache: CacheSettings = CacheSettings()
+    jobs: JobSettings = JobSettings()
+    worker: WorkerSettings = WorkerSettings()
 
     @field_validator("image_hosts", mode="before")
     @classmethod
@@ -272,6 +304,11 @@ def _refuse_keys(written: dict[str, Any]) -> None:
         if isinstance(evaluator, dict) and "api_key" in evaluator:
             variable = f"PROXY_GRM_EVALUATORS__{name.upper()}__API_KEY"
             raise SettingsError(f"evaluators.{name}.api_key is not for a file; set {variable}")
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """What a process that this one starts finds: our own environment and these settings."""
+    return {**os.environ, **{f"PROXY_GRM_{name}": value for name, value in changes.items()}}
 
 
 def unknown_variables() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,6 +22,7 @@ from service.errors import (
     Overloaded,
     PayloadTooLarge,
     ServiceError,
+    StoreUnavailable,
 )
 
 _log = structlog.get_logger(__name__)
@@ -34,6 +36,7 @@ STATUSES: dict[type[ServiceError], int] = {
     Overloaded: 429,
     Draining: 503,
     EngineUnavailable: 503,
+    StoreUnavailable: 503,
     DeadlineExceeded: 504,
 }
 _MOST_FIELD_ERRORS = 10  # a list of everything wrong can be thousands of times the request
@@ -109,7 +112,15 @@ def install_error_handlers(app: FastAPI) -> None:
             response.headers.update(error.headers or {})
         return response
 
+    def parameter(request: Request, error: Exception) -> Response:
+        """Values in the query; bodies are parsed by the routes."""
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        detail = f"{first['loc'][-1]}: {first['msg']}"
+        return _answer(request, InvalidRequest(detail[:_MOST_FIELD_CHARACTERS]))
+
     app.add_exception_handler(ServiceError, known)
+    app.add_exception_handler(RequestValidationError, parameter)
     app.add_exception_handler(HTTPException, routing)
 
 

@@ -10,6 +10,7 @@ from models.release import Release
 from service.admission import Admission
 from service.engines import Engine
 from service.evaluators import Roster
+from service.jobs import JobStore
 from service.metrics import Metrics
 from service.ranking import Rankings
 from service.scoring import Scoring
@@ -33,6 +34,7 @@ class Gateway:
     verifying: Verifying
     rankings: Rankings
     roster: Roster
+    jobs: JobStore
     metrics: Metrics
 
 

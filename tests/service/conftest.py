@@ -35,6 +35,7 @@ from service.embedded_redis import EmbeddedRedis
 from service.engines.on_demand import OnDemandEngine
 from service.engines.scripted import Script, ScriptedEngine
 from service.images import Images
+from service.jobs.connection import Connection
 from service.metrics import Metrics
 from service.process_pool import ProcessPool
 from service.settings import LimitSettings, Settings
@@ -55,6 +56,7 @@ maximum = 4
 most_pixels = 12544
 """
 
+IN_MEMORY = "http://gateway"
 COMPARISON: dict[str, Any] = {
     "question": "How many circles are there?",
     "responses": ["There are two circles.", "There are three circles."],
@@ -75,6 +77,13 @@ class RunningGateway:
     proxy: ScriptedEngine
     metrics: Metrics
     client: httpx.AsyncClient
+
+    @property
+    def transport(self) -> httpx.AsyncBaseTransport | None:
+        """What a second client needs to reach a gateway in memory; None where it listens."""
+        if str(self.client.base_url) != IN_MEMORY:
+            return None
+        return httpx.ASGITransport(self.app, raise_app_exceptions=False)
 
     @property
     def parts(self) -> Gateway:
@@ -215,7 +224,7 @@ async def running(
             client = httpx.AsyncClient(base_url=await stack.enter_async_context(_listening(app)))
         else:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+            client = httpx.AsyncClient(transport=transport, base_url=IN_MEMORY)
         await stack.enter_async_context(client)
         yield RunningGateway(app, engine, proxy, metrics, client)
 
@@ -231,10 +240,12 @@ async def _composed(
     assert settings.redis_url is not None
     store = Store(settings.redis_url.get_secret_value(), settings.cache, metrics)
     stack.push_async_callback(store.close)
+    connection = Connection(settings.redis_url.get_secret_value())
+    stack.push_async_callback(connection.close)
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
     release = load_release(settings.release)
-    return compose(settings, release, engines, (images, store), metrics)
+    return compose(settings, release, engines, (images, store, connection), metrics)
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ def test_the_codes_are_the_ones_that_clients_know():
         "overloaded",
         "draining",
         "engine_unavailable",
+        "store_unavailable",
         "deadline_exceeded",
     }
 
@@ -42,6 +43,7 @@ def test_only_errors_that_pass_say_when_to_come_back():
         "overloaded": 1,
         "draining": 5,
         "engine_unavailable": 5,
+        "store_unavailable": 5,
     }
 
 

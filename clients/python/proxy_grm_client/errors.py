@@ -13,6 +13,7 @@
     ├── Overloaded           overloaded, retried
     ├── Draining             draining, retried
     ├── EngineUnavailable    engine_unavailable, retried
+    ├── StoreUnavailable     store_unavailable, retried
     └── DeadlineExceeded     deadline_exceeded
 
 A judge that gives no verdict is not an error: that is a judgement with
@@ -118,6 +119,13 @@ class EngineUnavailable(ProxyGrmError):
     worth_retrying = True
 
 
+class StoreUnavailable(ProxyGrmError):
+    """What jobs are kept in is gone or full."""
+
+    code = "store_unavailable"
+    worth_retrying = True
+
+
 class DeadlineExceeded(ProxyGrmError):
     """No judgement within the given time."""
 
@@ -137,6 +145,7 @@ BY_CODE: dict[str, type[ProxyGrmError]] = {
         Overloaded,
         Draining,
         EngineUnavailable,
+        StoreUnavailable,
         DeadlineExceeded,
     )
 }

@@ -1,5 +1,6 @@
 """The wire contract: `requests` are strict; answers are made of `parts`."""
 
+from service.api.schemas.jobs import CountsOut, JobAccepted, JobAnswer
 from service.api.schemas.judgements import RubricAnswer, ScoreAnswer, VerifyAnswer
 from service.api.schemas.opinions import CheckedEvaluatorOut, ConfiguredOut, EvaluatorOut, PanelOut
 from service.api.schemas.parts import (
@@ -27,10 +28,13 @@ __all__ = [
     "CheckedEvaluatorOut",
     "ComparedOut",
     "ConfiguredOut",
+    "CountsOut",
     "CriterionOut",
     "EvaluatorOut",
     "FieldError",
     "ImageIn",
+    "JobAccepted",
+    "JobAnswer",
     "LineError",
     "PanelOut",
     "Problem",

@@ -46,6 +46,7 @@ def test_the_statuses_are_the_ones_of_the_contract():
         "overloaded": 429,
         "draining": 503,
         "engine_unavailable": 503,
+        "store_unavailable": 503,
         "deadline_exceeded": 504,
     }
 

@@ -1,0 +1,84 @@
+"""``POST /jobs`` and what can be asked of one: how it goes, its results, its end.
+
+A job's lines are kept as they arrive, a chunk at a time: neither this process nor a worker ever
+holds more of it than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from service.api.gateway import Gateway, gateway_of
+from service.api.intake import uploaded
+from service.api.openapi import takes
+from service.api.schemas import JobAccepted, JobAnswer, ScoreRequest
+from service.errors import InvalidRequest
+from service.jobs import JobStatus, ResultOrder, chunked
+
+router = APIRouter(tags=["jobs"])
+
+_NDJSON = "application/x-ndjson"
+
+
+@router.post("/jobs", status_code=202, openapi_extra=takes(ScoreRequest, _NDJSON))
+async def start(request: Request) -> JobAccepted:
+    """Many comparisons, scored by workers: one `/score` body a line.
+
+    A bad line costs that line alone. Nothing is scored before the upload is complete.
+    """
+    gateway = gateway_of(request)
+    gateway.admission.check()
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent != _NDJSON:
+        raise InvalidRequest(f"a job is sent as {_NDJSON}, one /score body a line")
+    return JobAccepted.model_validate(await _uploaded_job(request, gateway))
+
+
+@router.get("/jobs/{job_id}")
+async def status(request: Request, job_id: str) -> JobAnswer:
+    """How far a job has come, and how long it will take."""
+    return JobAnswer.of(await gateway_of(request).jobs.status(job_id))
+
+
+@router.get(
+    "/jobs/{job_id}/results",
+    response_class=StreamingResponse,
+    responses={200: {"content": {_NDJSON: {}}}},
+)
+async def results(request: Request, job_id: str, order: ResultOrder = "input") -> StreamingResponse:
+    """A line of NDJSON for each of the job's: a `/score` answer or an `error`, with its `line`.
+
+    The answer goes on until the job has ended: one that ends is complete. `order=completed`
+    gives chunks of lines as they are finished. Of a cancelled job it is what was finished.
+    """
+    jobs = gateway_of(request).jobs
+    found = jobs.results(await jobs.status(job_id), order)
+    return StreamingResponse(found, media_type=_NDJSON)
+
+
+@router.delete("/jobs/{job_id}")
+async def cancel(request: Request, job_id: str) -> JobAnswer:
+    """Cancels a job and stops what is being done of it; one that has ended stays as it is."""
+    return JobAnswer.of(await gateway_of(request).jobs.cancel(job_id))
+
+
+async def _uploaded_job(request: Request, gateway: Gateway) -> JobStatus:
+    limits, jobs = gateway.settings.limits, gateway.jobs
+    keys = await jobs.create()
+    lines = chunks = 0
+    try:
+        async for chunk in chunked(
+            uploaded(request),
+            line_bytes=limits.body_bytes,
+            most_bytes=limits.batch_bytes,
+            most_lines=gateway.settings.jobs.lines,
+        ):
+            await jobs.add(keys, chunks, chunk)
+            lines, chunks = lines + len(chunk), chunks + 1
+        return await jobs.publish(keys, lines, chunks)
+    except BaseException:
+        await asyncio.shield(jobs.discard(keys))
+        raise

@@ -1,0 +1,60 @@
+"""One way to Redis for everything about jobs: its failures have one name here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, cast
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from service.concurrency import stop_if_cancelled
+from service.errors import StoreUnavailable
+from service.jobs.keys import script
+
+_TIMEOUT_S = 10.0
+_RETRIES = 3  # every step may be taken twice without harm
+
+
+class Connection:
+    """Redis, as patient as a job can be: unlike a cache, it is not given up in a blink."""
+
+    def __init__(self, url: str) -> None:
+        self.redis = redis.asyncio.Redis.from_url(
+            url,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
+        )
+        self._scripts: dict[str, Any] = {}
+
+    async def close(self) -> None:
+        """Gives the connections back."""
+        await self.redis.aclose()
+
+    async def step(self, name: str, keys: list[str], arguments: list[str | int | bytes]) -> Any:
+        """Runs one of the scripts, as one step that nothing comes between.
+
+        Raises:
+            StoreUnavailable: Redis is gone, slow or full.
+        """
+        if name not in self._scripts:
+            self._scripts[name] = self.redis.register_script(script(name))
+        return await self.ask(self._scripts[name](keys=keys, args=arguments))
+
+    async def ask(self, command: Awaitable[Any] | Any) -> Any:
+        """The answer to one command or pipeline.
+
+        Raises:
+            StoreUnavailable: Redis is gone, slow or full.
+        """
+        try:
+            answer = await cast("Awaitable[Any]", command)
+        except (RedisError, OSError, TimeoutError) as cause:
+            if "OOM" in str(cause):
+                raise StoreUnavailable("there is no room for more in the job store") from cause
+            raise StoreUnavailable("the job store does not answer") from cause
+        stop_if_cancelled()  # redis-py 8 finishes its command and forgets the cancellation
+        return answer

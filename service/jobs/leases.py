@@ -1,0 +1,146 @@
+"""Chunks as a worker sees them: leased, renewed, recorded line by line, finished.
+
+A lease that is not renewed runs out, and the next worker that looks takes the chunk over. Its
+fence, one higher, makes whatever the former holder still sends without effect: a line has one
+result, kept before the chunk leaves the stream.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from service.jobs.chunks import Line, pack_results, unpack_lines
+from service.jobs.connection import Connection
+from service.jobs.keys import ACTIVE, DEADLINES, GROUP, JobKeys
+from service.settings import JobSettings
+
+_JOBS_LOOKED_AT = 16
+
+
+class LeaseLost(Exception):
+    """The job has ended, or somebody else has the chunk: nothing more is to be done on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A chunk that is this worker's for now.
+
+    Attributes:
+        entry: its place in the job's stream.
+        fence: which of the chunk's leases this is.
+    """
+
+    keys: JobKeys
+    entry: bytes
+    chunk: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a line.
+
+    Attributes:
+        outcome: ``ok``, ``abstain`` or ``error``; as it is counted.
+        text: one line of JSON.
+    """
+
+    outcome: str
+    text: bytes
+
+
+class Leases:
+    """The part of Redis that workers share.
+
+    Args:
+        consumer: this worker's name; no two have the same.
+    """
+
+    def __init__(self, connection: Connection, settings: JobSettings, consumer: str) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._consumer = consumer
+        self._lease_ms = int(settings.lease_s * 1000)
+
+    async def next(self) -> Lease | None:
+        """A chunk to work on, of any job with the same likelihood; None when there is none.
+
+        Raises:
+            StoreUnavailable: see `Connection`; so do all others.
+        """
+        redis = self._connection.redis
+        members = await self._connection.ask(redis.srandmember(ACTIVE, _JOBS_LOOKED_AT))
+        random.shuffle(members)
+        for keys in map(JobKeys.of_member, members):
+            found = await self._connection.step(
+                "lease",
+                [keys.job, keys.chunks, keys.fences],
+                [GROUP, self._consumer, self._lease_ms],
+            )
+            if found is not None:
+                return Lease(keys, *found)
+        return None
+
+    async def lines(self, lease: Lease) -> list[Line]:
+        """The chunk's lines that have no result yet.
+
+        Raises:
+            LeaseLost: the lines are gone, for the job is over.
+        """
+        redis = self._connection.redis
+        packed = await self._connection.ask(redis.get(lease.keys.lines(lease.chunk)))
+        if packed is None:
+            raise LeaseLost
+        known = await self._connection.ask(redis.hkeys(lease.keys.results(lease.chunk)))
+        done = {int(number) for number in known}
+        return [line for line in await unpack_lines(packed) if line.number not in done]
+
+    async def record(self, lease: Lease, line: Line, result: Result) -> None:
+        """Keeps a line's result; a second one for the same line changes nothing.
+
+        Raises:
+            LeaseLost: it came too late.
+        """
+        keys = [lease.keys.job, lease.keys.fences, lease.keys.results(lease.chunk)]
+        shown = [lease.chunk, lease.fence, line.number, result.outcome, result.text]
+        await self._held("record", keys, shown)
+
+    async def renew(self, lease: Lease) -> None:
+        """Starts the lease's time anew.
+
+        Raises:
+            LeaseLost: it came too late, or the job was cancelled.
+        """
+        await self._claim(lease, idle_ms=0)
+
+    async def release(self, lease: Lease) -> None:
+        """Gives an unfinished chunk back at once.
+
+        Raises:
+            LeaseLost: that was not necessary any more.
+        """
+        await self._claim(lease, idle_ms=self._lease_ms)
+
+    async def finish(self, lease: Lease) -> None:
+        """Puts away a chunk of which each line has its result; the last one ends the job.
+
+        Raises:
+            LeaseLost: it came too late.
+        """
+        keys, chunk = lease.keys, lease.chunk
+        found = await self._connection.ask(self._connection.redis.hgetall(keys.results(chunk)))
+        packed = await pack_results(found[number] for number in sorted(found, key=int))
+        names = [keys.job, keys.chunks, keys.fences, keys.lines(chunk), keys.results(chunk)]
+        names += [keys.packed(chunk), keys.completed, ACTIVE, DEADLINES]
+        shown = [chunk, lease.fence, GROUP, lease.entry, packed, keys.member]
+        await self._held("finish", names, [*shown, self._settings.retention_s])
+
+    async def _claim(self, lease: Lease, *, idle_ms: int) -> None:
+        keys = [lease.keys.job, lease.keys.chunks, lease.keys.fences]
+        shown = [lease.chunk, lease.fence, GROUP, self._consumer, lease.entry, idle_ms]
+        await self._held("renew", keys, shown)
+
+    async def _held(self, step: str, keys: list[str], shown: list[str | int | bytes]) -> None:
+        if not await self._connection.step(step, keys, shown):
+            raise LeaseLost

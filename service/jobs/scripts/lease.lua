@@ -1,0 +1,19 @@
+-- Leases a chunk: one whose lease ran out, or else the next one that nobody has had.
+-- KEYS: job, chunks, fences. ARGV: group, consumer, lease in ms
+-- Returns nil, or the chunk's entry, its number and the fence that later steps must show.
+local state = redis.call('HGET', KEYS[1], 'state')
+if state ~= 'queued' and state ~= 'running' then return false end
+local found
+local late = redis.call('XPENDING', KEYS[2], ARGV[1], 'IDLE', ARGV[3], '-', '+', 1)
+if #late > 0 then
+  found = redis.call('XCLAIM', KEYS[2], ARGV[1], ARGV[2], ARGV[3], late[1][1])
+else
+  local read = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', 1, 'STREAMS', KEYS[2], '>')
+  found = read and read[1][2] or {}
+end
+if #found == 0 then return false end
+local entry, chunk = found[1][1], found[1][2][2]
+if state == 'queued' then
+  redis.call('HSET', KEYS[1], 'state', 'running', 'started_s', redis.call('TIME')[1])
+end
+return {entry, tonumber(chunk), redis.call('HINCRBY', KEYS[3], chunk, 1)}

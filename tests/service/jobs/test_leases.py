@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from service.errors import StoreUnavailable
+from service.jobs.connection import Connection
+from service.jobs.job_store import JobStore
+from service.jobs.keys import GROUP, JobKeys
+from service.jobs.leases import Lease, LeaseLost, Leases, Result
+from service.settings import JobSettings
+
+from .conftest import numbered
+
+pytestmark = pytest.mark.anyio
+
+OK = Result("ok", b"{}")
+
+
+async def run_out(connection: Connection, lease: Lease) -> None:
+    """Lets the time of a lease be over."""
+    await connection.redis.xclaim(
+        lease.keys.chunks, GROUP, "nobody", 0, [lease.entry], idle=31_000, justid=True
+    )
+
+
+async def test_chunks_go_out_once_and_in_order(leases, started):
+    job = await started(numbered(200))
+    found = [await leases("a").next(), await leases("b").next(), await leases("a").next()]
+    assert [lease.chunk for lease in found] == [0, 1, 2]
+    assert [lease.fence for lease in found] == [1, 1, 1]
+    assert {lease.keys for lease in found} == {JobKeys("default", job.id)}
+    last = await leases("c").next()
+    assert last.chunk == 3
+    assert await leases("c").next() is None
+    lines = await leases("c").lines(last)
+    assert [line.number for line in lines] == list(range(193, 201))
+
+
+async def test_a_lease_that_ran_out_goes_to_the_next_who_looks_and_the_former_holder_is_too_late(
+    connection, started, leases, store: JobStore
+):
+    job = await started(numbered(10))
+    slow, quick = leases("slow"), leases("quick")
+    stale = await slow.next()
+    assert stale is not None
+    line, *_ = await slow.lines(stale)
+    await slow.record(stale, line, OK)
+    await run_out(connection, stale)
+    lease = await quick.next()
+    assert lease is not None
+    assert (lease.chunk, lease.fence) == (stale.chunk, 2)
+    for late in (slow.renew(stale), slow.record(stale, line, OK), slow.finish(stale)):
+        with pytest.raises(LeaseLost):
+            await late
+    assert [line.number for line in await quick.lines(lease)] == list(range(2, 11))
+    assert (await store.status(job.id)).ok == 1
+
+
+async def test_one_that_ran_out_is_found_behind_many_that_are_held(connection, started, leases):
+    await started(numbered(64 * 40))
+    for _ in range(30):
+        await leases("alive").next()
+    lost = await leases("dead").next()
+    await run_out(connection, lost)
+    found = await leases("alive").next()
+    assert (found.chunk, found.fence) == (lost.chunk, 2)
+
+
+async def test_a_renewed_lease_does_not_run_out(connection, leases, started):
+    await started(numbered(10))
+    lease = await leases("a").next()
+    await run_out(connection, lease)
+    await leases("a").renew(lease)
+    assert await leases("b").next() is None
+    await leases("a").finish(lease)
+
+
+async def test_a_line_has_the_first_result_that_was_kept_and_counts_once(
+    leases, started, store: JobStore, ended
+):
+    job = await started(numbered(1))
+    lease = await leases("a").next()
+    [line] = await leases("a").lines(lease)
+    await leases("a").record(lease, line, Result("ok", b'{"kept":"first"}'))
+    await leases("a").record(lease, line, Result("error", b'{"kept":"second"}'))
+    await leases("a").finish(lease)
+    status, results = await ended(job)
+    assert (status.ok, status.error) == (1, 0)
+    assert results == [{"kept": "first"}]
+
+
+async def test_a_chunk_that_is_given_back_goes_out_again_at_once(leases, started):
+    await started(numbered(1))
+    lease = await leases("a").next()
+    assert await leases("b").next() is None
+    await leases("a").release(lease)
+    again = await leases("b").next()
+    assert (again.chunk, again.fence) == (0, 2)
+
+
+async def test_nothing_is_kept_or_leased_of_a_job_that_was_cancelled(leases, started, store):
+    job = await started(numbered(100))
+    lease = await leases("a").next()
+    [line, *_] = await leases("a").lines(lease)
+    await store.cancel(job.id)
+    assert await leases("b").next() is None
+    for late in (
+        leases("a").lines(lease),
+        leases("a").record(lease, line, OK),
+        leases("a").renew(lease),
+        leases("a").release(lease),
+        leases("a").finish(lease),
+    ):
+        with pytest.raises(LeaseLost):
+            await late
+
+
+async def test_a_full_store_is_told_and_a_finished_chunk_still_finds_room(
+    connection, leases, started, ended
+):
+    job = await started(numbered(3))
+    lease = await leases("a").next()
+    lines = await leases("a").lines(lease)
+    for line in lines[:2]:
+        await leases("a").record(lease, line, Result("ok", b'{"line":%d}' % line.number))
+    most = await connection.redis.config_get("maxmemory")
+    try:
+        await connection.redis.config_set("maxmemory", "1")
+        with pytest.raises(StoreUnavailable, match="no room"):
+            await leases("a").record(lease, lines[2], OK)
+        await leases("a").finish(lease)
+    finally:
+        await connection.redis.config_set("maxmemory", most["maxmemory"])
+    status, results = await ended(job)
+    assert (status.state, len(results)) == ("done", 2)
+
+
+async def test_a_store_that_is_gone_is_told(lone_redis):
+    url, process_id = lone_redis
+    connection = Connection(url)
+    os.kill(process_id, signal.SIGKILL)
+    with pytest.raises(StoreUnavailable):
+        await Leases(connection, JobSettings(), "a").next()
+    await connection.close()
