@@ -17,7 +17,7 @@ pin() { # pin FILE EXTRA...
 }
 
 constraints=()
-pin cpu.txt cpu embedded demo build
+pin cpu.txt cpu embedded sources demo build
 # torch's CPU build needs none of the CUDA libraries that the metadata of the other build asks for.
 sed -i -E '/^(nvidia-|cuda-|triton==)/d' requirements/cpu.txt
 constraints=(--constraint requirements/cpu.txt)
@@ -25,4 +25,4 @@ pin train.txt train
 sed -i -E '/^(nvidia-|cuda-|triton==)/d' requirements/train.txt
 pin dev.txt dev
 constraints=()
-pin cuda.txt cuda embedded demo build
+pin cuda.txt cuda embedded sources demo build

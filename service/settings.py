@@ -10,9 +10,17 @@ import difflib
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -35,6 +43,12 @@ EvaluatorName = Annotated[
 """What can stand in a variable's name: `PROXY_GRM_EVALUATORS__MY_JUDGE__API_KEY`."""
 ImageHost = Annotated[
     str, StringConstraints(pattern=r"^(https?://)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")
+]
+
+
+JOB_SOURCE_SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "az")
+JobSource = Annotated[
+    str, StringConstraints(pattern=rf"^({'|'.join(JOB_SOURCE_SCHEMES)})://[^*?#\[\]{{}}\\]+$")
 ]
 
 
@@ -211,9 +225,18 @@ class Settings(BaseSettings):
         default=8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
     )
     release: str = Field(default="tiny", description="shipped name, path or hub id")
-    engine: Literal["vllm", "scripted"] = Field(
+    engine: Literal["vllm", "remote", "scripted"] = Field(
         default="vllm",
-        description="vllm: in this process. scripted: deterministic, no model, for tests",
+        description=(
+            "vllm: in this process. remote: vLLM servers at engine_urls. scripted: deterministic, "
+            "no model, for tests"
+        ),
+    )
+    engine_urls: Annotated[dict[RoleName, tuple[str, ...]], NoDecode] = Field(
+        default={}, description="remote: the servers of each role, all with the release's weights"
+    )
+    engine_api_key: SecretStr | None = Field(
+        default=None, description="remote: what those servers were started with, if they were"
     )
     preload: Annotated[tuple[RoleName, ...], NoDecode] = Field(
         default=("judge",),
@@ -226,6 +249,10 @@ class Settings(BaseSettings):
     image_hosts: Annotated[tuple[ImageHost, ...], NoDecode] = Field(
         default=(),
         description="where images may be fetched: host, host:port, http://host; empty: nowhere",
+    )
+    job_sources: Annotated[tuple[JobSource, ...], NoDecode] = Field(
+        default=(),
+        description="prefixes of URLs from which jobs may be read: file://, s3://, …; empty: none",
     )
     workers: int = Field(
         default=0, ge=0, le=64, description="workers that start and stop with this gateway"
@@ -247,6 +274,35 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     jobs: JobSettings = JobSettings()
     worker: WorkerSettings = WorkerSettings()
+
+    @field_validator("engine_urls", mode="before")
+    @classmethod
+    def _urls_of_roles(cls, value: object) -> object:
+        """``judge=url,url;proxy=url`` in the environment, a table in the file."""
+        if not isinstance(value, str):
+            return value
+        roles = (part.partition("=") for part in value.split(";") if part.strip())
+        return {
+            role.strip(): [url.strip() for url in urls.split(",") if url.strip()]
+            for role, _, urls in roles
+        }
+
+    @model_validator(mode="after")
+    def _remote_has_urls(self) -> Self:
+        if self.engine == "remote" and not self.engine_urls.get("judge"):
+            raise ValueError("engine remote needs engine_urls: judge=http://host:port,…")
+        for url in (url for urls in self.engine_urls.values() for url in urls):
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"engine_urls: {url!r} is no http:// or https:// URL")
+        return self
+
+    @field_validator("job_sources", mode="before")
+    @classmethod
+    def _prefixes_in_a_row(cls, value: object) -> object:
+        """``file:///data/pairs,s3://bucket/pairs`` in the environment, a list in the file."""
+        if not isinstance(value, str):
+            return value
+        return [prefix.strip() for prefix in value.split(",") if prefix.strip()]
 
     @field_validator("image_hosts", mode="before")
     @classmethod

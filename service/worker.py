@@ -43,7 +43,7 @@ async def _run(settings: Settings) -> None:
     asking = Asking(settings.worker)
     consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
     leases = Leases(connection, settings.jobs, consumer)
-    working = Working(leases, asking, Throttle(settings.worker.in_flight), settings.jobs)
+    working = Working(leases, asking, Throttle(settings.worker.in_flight), settings)
     sweeping = asyncio.create_task(_sweep(JobStore(connection, settings.jobs)))
     _log.info("worker started", consumer=consumer, gateway=settings.worker.gateway_url)
     try:

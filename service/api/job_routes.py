@@ -12,29 +12,38 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from service.api.gateway import Gateway, gateway_of
-from service.api.intake import uploaded
+from service.api.intake import parse, read_body, uploaded
 from service.api.openapi import takes
-from service.api.schemas import JobAccepted, JobAnswer, ScoreRequest
+from service.api.schemas import JobAccepted, JobAnswer, JobRequest, ScoreRequest
 from service.errors import InvalidRequest
 from service.jobs import JobStatus, ResultOrder, chunked
+from service.jobs.sources import open_source
 
 router = APIRouter(tags=["jobs"])
 
 _NDJSON = "application/x-ndjson"
+_MOST_REQUEST_BYTES = 64 * 1024
 
 
-@router.post("/jobs", status_code=202, openapi_extra=takes(ScoreRequest, _NDJSON))
+@router.post(
+    "/jobs",
+    status_code=202,
+    openapi_extra=takes(ScoreRequest, _NDJSON, {"application/json": JobRequest}),
+)
 async def start(request: Request) -> JobAccepted:
-    """Many comparisons, scored by workers: one `/score` body a line.
+    """Many comparisons, scored by workers: one `/score` body a line, or `{"source": url}`.
 
-    A bad line costs that line alone. Nothing is scored before the upload is complete.
+    A bad line costs that line alone. Nothing is scored before an upload is complete; a source is
+    read while its lines are scored.
     """
     gateway = gateway_of(request)
     gateway.admission.check()
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if sent != _NDJSON:
-        raise InvalidRequest(f"a job is sent as {_NDJSON}, one /score body a line")
-    return JobAccepted.model_validate(await _uploaded_job(request, gateway))
+    if sent == _NDJSON:
+        return JobAccepted.model_validate(await _uploaded_job(request, gateway))
+    if sent == "application/json":
+        return JobAccepted.model_validate(await _job_of_source(request, gateway))
+    raise InvalidRequest(f"a job is sent as {_NDJSON}, or as application/json naming a source")
 
 
 @router.get("/jobs/{job_id}")
@@ -63,6 +72,14 @@ async def results(request: Request, job_id: str, order: ResultOrder = "input") -
 async def cancel(request: Request, job_id: str) -> JobAnswer:
     """Cancels a job and stops what is being done of it; one that has ended stays as it is."""
     return JobAnswer.of(await gateway_of(request).jobs.cancel(job_id))
+
+
+async def _job_of_source(request: Request, gateway: Gateway) -> JobStatus:
+    asked = parse(JobRequest, await read_body(request, _MOST_REQUEST_BYTES))
+    # A worker opens it again and reads it; here the caller is told at once what is wrong with it.
+    opened = await asyncio.to_thread(open_source, asked.source, gateway.settings.job_sources)
+    await asyncio.to_thread(opened.file.close)
+    return await gateway.jobs.open(asked.source)
 
 
 async def _uploaded_job(request: Request, gateway: Gateway) -> JobStatus:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.api.schemas import (
+    JobRequest,
     LineError,
     Problem,
     RankRequest,
@@ -28,23 +29,35 @@ _DOCUMENTED: tuple[type[BaseModel], ...] = (
     RubricRequest,
     VerifyRequest,
     RankRequest,
+    JobRequest,
     Problem,
     LineError,
 )
 
 
-def takes(model: type[BaseModel], media_type: str = "application/json") -> dict[str, Any]:
-    """``openapi_extra`` for a route whose body is `model`, and whose errors are problems."""
-    problem = {
-        "application/problem+json": {"schema": {"$ref": _COMPONENTS.format(model="Problem")}}
-    }
+def takes(
+    model: type[BaseModel],
+    media_type: str = "application/json",
+    others: dict[str, type[BaseModel]] | None = None,
+) -> dict[str, Any]:
+    """``openapi_extra`` for a route whose body is `model`, and whose errors are problems.
+
+    Args:
+        model: of the body, or of each of its lines.
+        media_type: of the body.
+        others: what a body of another media type is.
+    """
+    bodies = {media_type: model} | (others or {})
+    content = {kind: _schema(body.__name__) for kind, body in bodies.items()}
+    problem = {"application/problem+json": _schema("Problem")}
     return {
-        "requestBody": {
-            "required": True,
-            "content": {media_type: {"schema": {"$ref": _COMPONENTS.format(model=model.__name__)}}},
-        },
+        "requestBody": {"required": True, "content": content},
         "responses": {"default": {"description": "A problem document", "content": problem}},
     }
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {"schema": {"$ref": _COMPONENTS.format(model=name)}}
 
 
 def install_openapi(app: FastAPI) -> None:

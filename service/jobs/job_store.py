@@ -31,8 +31,9 @@ class JobStatus:
     """How far a job has come.
 
     Attributes:
-        total: its lines, blank ones left out.
+        total: its lines, blank ones left out; grows while a source is being read.
         eta_s: seconds until it is done if it goes on as it has; None while nobody can tell.
+        reason: why it failed.
     """
 
     id: str
@@ -43,6 +44,7 @@ class JobStatus:
     error: int
     chunks: int
     eta_s: float | None
+    reason: str | None
 
     @property
     def ended(self) -> bool:
@@ -63,8 +65,7 @@ class JobStore:
         Raises:
             Overloaded: as many jobs as may wait do.
         """
-        if await self._ask(self._redis.scard(ACTIVE)) >= self._settings.active:
-            raise Overloaded("too many jobs have not ended; come back later", retry_after_s=60)
+        await self._check_room()
         keys = JobKeys(tenant, f"job_{uuid4().hex}")
         await self._put_off(keys)
         await self._ask(self._redis.hset(keys.job, "state", "uploading"))
@@ -83,6 +84,21 @@ class JobStore:
             [keys.member, GROUP, lines, chunks, self._settings.unfinished_s],
         )
         return await self.status(keys.id, keys.tenant)
+
+    async def open(self, source: str, tenant: str = DEFAULT_TENANT) -> JobStatus:
+        """A new job whose lines a worker reads from a source.
+
+        Raises:
+            Overloaded: as many jobs as may wait do.
+        """
+        await self._check_room()
+        keys = JobKeys(tenant, f"job_{uuid4().hex}")
+        await self._connection.step(
+            "open",
+            [keys.job, keys.chunks, ACTIVE, DEADLINES],
+            [keys.member, GROUP, source, self._settings.unfinished_s],
+        )
+        return await self.status(keys.id, tenant)
 
     async def status(self, job_id: str, tenant: str = DEFAULT_TENANT) -> JobStatus:
         """How far the job has come.
@@ -108,7 +124,7 @@ class JobStore:
         ended = await self._connection.step(
             "end",
             [keys.job, keys.chunks, keys.fences, ACTIVE, DEADLINES],
-            [keys.member, self._settings.retention_s, "cancelled"],
+            [keys.member, self._settings.retention_s, "cancelled", ""],
         )
         if ended:
             await self._unlink([keys.lines(chunk) for chunk in range(status.chunks)])
@@ -123,14 +139,16 @@ class JobStore:
             NotFound: it was forgotten meanwhile.
         """
         keys = self._keys(status.id, tenant)
-        numbers = self._finished(keys) if order == "completed" else None
-        left = dict.fromkeys(range(status.chunks))
-        if numbers is not None:
-            async for chunk in numbers:
-                del left[chunk]
-                yield await self._chunk_results(keys, chunk)
-        for chunk in left:
-            yield await self._chunk_results(keys, chunk)
+        given: set[int] = set()
+        if order == "completed":
+            async for chunk in self._finished(keys):
+                given.add(chunk)
+                yield await self._chunk_results(keys, chunk) or b""
+        chunk = 0
+        while (found := await self._chunk_results(keys, chunk)) is not None:
+            if chunk not in given:
+                yield found
+            chunk += 1
 
     async def discard(self, keys: JobKeys) -> None:
         """Forgets a job and all that is kept of it."""
@@ -151,6 +169,10 @@ class JobStore:
             await self.discard(JobKeys.of_member(member))
         return len(late)
 
+    async def _check_room(self) -> None:
+        if await self._ask(self._redis.scard(ACTIVE)) >= self._settings.active:
+            raise Overloaded("too many jobs have not ended; come back later", retry_after_s=60)
+
     async def _finished(self, keys: JobKeys) -> AsyncGenerator[int]:
         """Chunks in the order in which they are finished, until the job ends."""
         read = 0
@@ -167,17 +189,22 @@ class JobStore:
                     return
                 await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _chunk_results(self, keys: JobKeys, chunk: int) -> bytes:
-        """A chunk's results: once it is finished, or as many as there were when the job ended."""
+    async def _chunk_results(self, keys: JobKeys, chunk: int) -> bytes | None:
+        """A chunk's results: once it is finished, or as many as there were when the job ended.
+
+        None when the job has ended and never had this chunk.
+        """
         while True:
             pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hget(keys.job, "state")
+            pipeline.hmget(keys.job, "state", "chunks")
             pipeline.get(keys.packed(chunk))
             pipeline.hgetall(keys.results(chunk))
-            state, packed, loose = await self._ask(pipeline.execute())
+            (state, chunks), packed, loose = await self._ask(pipeline.execute())
             if packed is not None:
                 return await unpack_results(packed)
             if _has_ended(state):
+                if chunk >= int(chunks):
+                    return None
                 return b"".join(loose[number] + b"\n" for number in sorted(loose, key=int))
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -223,6 +250,8 @@ def _status(job_id: str, found: dict[bytes, bytes], now: int) -> JobStatus:
     done, eta_s = ok + abstain + error, None
     if state in _ENDED:
         eta_s = 0.0
-    elif done and b"started_s" in found:
+    elif done and b"sealed" in found:
         eta_s = max(0, now - int(found[b"started_s"])) / done * (total - done)
-    return JobStatus(job_id, cast("JobState", state), total, ok, abstain, error, chunks, eta_s)
+    reason = found.get(b"reason", b"").decode() or None
+    counts = (total, ok, abstain, error, chunks)
+    return JobStatus(job_id, cast("JobState", state), *counts, eta_s, reason)

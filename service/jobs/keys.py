@@ -2,7 +2,7 @@
 
     proxy_grm:jobs:active             set of the jobs that have not ended
     proxy_grm:jobs:deadlines          sorted set: when each job is forgotten
-    proxy_grm:job:{<tenant>:<id>}           hash: state, counts, times
+    proxy_grm:job:{<tenant>:<id>}           hash: state, counts, times, source
     proxy_grm:job:{<tenant>:<id>}:chunks    stream: one entry a chunk that is not finished;
                                             its consumer group holds the leases
     proxy_grm:job:{<tenant>:<id>}:fences    hash: how often each of them was leased
@@ -29,6 +29,8 @@ _SCRIPTS = Path(__file__).parent / "scripts"
 ACTIVE = "proxy_grm:jobs:active"
 DEADLINES = "proxy_grm:jobs:deadlines"
 GROUP = "workers"
+SOURCE = -1
+"""In the stream of a job that names a source: not a chunk, but reading that source."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from service.jobs.chunks import Line, pack_results, unpack_lines
+from service.errors import ServiceError
+from service.jobs.chunks import Line, pack_lines, pack_results, unpack_lines
 from service.jobs.connection import Connection
 from service.jobs.keys import ACTIVE, DEADLINES, GROUP, JobKeys
 from service.settings import JobSettings
@@ -48,6 +49,18 @@ class Result:
 
     outcome: str
     text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    """The source of a job.
+
+    Attributes:
+        chunks: how many of its chunks the job has.
+    """
+
+    url: str
+    chunks: int
 
 
 class Leases:
@@ -135,6 +148,57 @@ class Leases:
         names += [keys.packed(chunk), keys.completed, ACTIVE, DEADLINES]
         shown = [chunk, lease.fence, GROUP, lease.entry, packed, keys.member]
         await self._held("finish", names, [*shown, self._settings.retention_s])
+
+    async def source(self, lease: Lease) -> KnownSource:
+        """What is to be read, of a lease whose `chunk` is `SOURCE`.
+
+        Raises:
+            LeaseLost: the job is gone.
+        """
+        url, chunks = await self._fields(lease, "source", "chunks")
+        if url is None:
+            raise LeaseLost
+        return KnownSource(url.decode(), int(chunks))
+
+    async def pin(self, lease: Lease, version: str) -> str:
+        """The version of the source that was first read: this one, or an earlier worker's."""
+        redis = self._connection.redis
+        await self._connection.ask(redis.hsetnx(lease.keys.job, "version", version))
+        (found,) = await self._fields(lease, "version")
+        return found.decode() if found is not None else version
+
+    async def extend(self, lease: Lease, chunk: int, lines: list[Line]) -> None:
+        """Adds a chunk to the job; one that is there already stays as it is.
+
+        Raises:
+            LeaseLost: it came too late, or the job was cancelled.
+        """
+        keys = [lease.keys.job, lease.keys.chunks, lease.keys.fences, lease.keys.lines(chunk)]
+        await self._held("extend", keys, [lease.fence, chunk, len(lines), await pack_lines(lines)])
+
+    async def ahead(self, lease: Lease) -> int:
+        """How many chunks the job has that are not finished."""
+        chunks, finished = await self._fields(lease, "chunks", "finished")
+        return int(chunks or 0) - int(finished or 0)
+
+    async def seal(self, lease: Lease) -> None:
+        """Says that the source has been read to its end.
+
+        Raises:
+            LeaseLost: it came too late, or the job was cancelled.
+        """
+        keys = [lease.keys.job, lease.keys.chunks, lease.keys.fences, ACTIVE, DEADLINES]
+        shown = [lease.fence, GROUP, lease.entry, lease.keys.member, self._settings.retention_s]
+        await self._held("seal", keys, shown)
+
+    async def fail(self, lease: Lease, error: ServiceError) -> None:
+        """Ends the job: its source cannot be read."""
+        keys = [lease.keys.job, lease.keys.chunks, lease.keys.fences, ACTIVE, DEADLINES]
+        shown = [lease.keys.member, self._settings.retention_s, "failed", error.detail]
+        await self._connection.step("end", keys, shown)
+
+    async def _fields(self, lease: Lease, *names: str) -> list[bytes | None]:
+        return await self._connection.ask(self._connection.redis.hmget(lease.keys.job, *names))
 
     async def _claim(self, lease: Lease, *, idle_ms: int) -> None:
         keys = [lease.keys.job, lease.keys.chunks, lease.keys.fences]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -13,9 +15,13 @@ from service.concurrency import together
 from service.errors import StoreUnavailable
 from service.jobs.asking import Asking, Refusal
 from service.jobs.chunks import Line
+from service.jobs.feeding import Feeding
+from service.jobs.keys import SOURCE
 from service.jobs.leases import Lease, LeaseLost, Leases, Result
 from service.jobs.throttle import Throttle
-from service.settings import JobSettings
+from service.settings import Settings
+
+Done = TypeVar("Done")
 
 _log = structlog.get_logger(__name__)
 
@@ -47,13 +53,15 @@ class Working:
     """Works on chunks until told to stop."""
 
     def __init__(
-        self, leases: Leases, asking: Asking, throttle: Throttle, settings: JobSettings
+        self, leases: Leases, asking: Asking, throttle: Throttle, settings: Settings
     ) -> None:
         self._leases = leases
+        self._feeding = Feeding(leases, settings)
         self._asking = asking
         self._throttle = throttle
-        self._renew_every_s = min(_LONGEST_RENEWAL_S, settings.lease_s / 3)
+        self._renew_every_s = min(_LONGEST_RENEWAL_S, settings.jobs.lease_s / 3)
         self._chunks: set[_Chunk] = set()
+        self._reading: set[asyncio.Task[None]] = set()
         self._suspects = asyncio.Lock()
         self._recovering = asyncio.Lock()
 
@@ -67,11 +75,16 @@ class Working:
                     task = asyncio.create_task(self._work(chunk))
                     working.add(task)
                     task.add_done_callback(working.discard)
+                    if chunk.lease.chunk == SOURCE:
+                        self._reading.add(task)
+                        task.add_done_callback(self._reading.discard)
                 else:
                     pause_s = _LOOK_EVERY_S if self._has_room else _LOOK_AGAIN_S
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(stopping.wait(), pause_s)
             self._throttle.close()
+            for reading in self._reading:
+                reading.cancel()
             if working:
                 await asyncio.wait(working, timeout=drain_s)
         finally:
@@ -89,14 +102,14 @@ class Working:
     async def _next(self) -> _Chunk | None:
         try:
             lease = await self._leases.next()
-            lines = await self._leases.lines(lease) if lease is not None else []
+            if lease is None:
+                return None
+            lines = [] if lease.chunk == SOURCE else await self._leases.lines(lease)
         except LeaseLost:
             return None
         except StoreUnavailable as error:
             _log.warning("no work found", reason=error.detail)
             await asyncio.sleep(_STORE_RETRY_S)
-            return None
-        if lease is None:
             return None
         chunk = _Chunk(lease, lines, len(lines), sum(len(line.body) for line in lines))
         self._chunks.add(chunk)
@@ -106,7 +119,10 @@ class Working:
         """One chunk, from its lease to its end; gives it back when it cannot be finished here."""
         lease, finished = chunk.lease, False
         try:
-            if await self._all_answered(chunk):
+            if lease.chunk == SOURCE:
+                await self._while_held(lease, self._feeding.feed(lease))
+                finished = True
+            elif await self._all_answered(chunk):
                 await self._leases.finish(lease)
                 finished = True
         except LeaseLost:
@@ -123,17 +139,22 @@ class Working:
 
     async def _all_answered(self, chunk: _Chunk) -> bool:
         """Whether each line has its result now; if not, this worker is stopping."""
-        renewing = asyncio.create_task(self._renew(chunk.lease))
-        answering = asyncio.create_task(together(self._line(chunk, line) for line in chunk.lines))
+        answering = together(self._line(chunk, line) for line in chunk.lines)
+        return all(await self._while_held(chunk.lease, answering))
+
+    async def _while_held(self, lease: Lease, work: Coroutine[None, None, Done]) -> Done:
+        """Does the work, or ends it when the lease is lost."""
+        renewing = asyncio.create_task(self._renew(lease))
+        working = asyncio.create_task(work)
         try:
-            await asyncio.wait({renewing, answering}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
+            await asyncio.wait({renewing, working}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
                 renewing.result()  # raises: the lease is lost
-            return all(answering.result())
+            return working.result()
         finally:
-            for task in (renewing, answering):
+            for task in (renewing, working):
                 task.cancel()
-            await asyncio.gather(renewing, answering, return_exceptions=True)
+            await asyncio.gather(renewing, working, return_exceptions=True)
 
     async def _renew(self, lease: Lease) -> None:
         while True:

@@ -251,3 +251,36 @@ def test_an_evaluator_that_no_variable_could_name_or_that_is_wrong_is_refused(
 ):
     with pytest.raises(ValidationError):
         Settings(evaluators=evaluators)  # pyright: ignore[reportArgumentType]
+
+
+def test_servers_of_a_remote_engine_stand_in_a_row_a_role(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_ENGINE", "remote")
+    monkeypatch.setenv("PROXY_GRM_ENGINE_URLS", "judge=http://a:8000, http://b:8000;proxy=http://c")
+    assert Settings().engine_urls == {
+        "judge": ("http://a:8000", "http://b:8000"),
+        "proxy": ("http://c",),
+    }
+
+
+@pytest.mark.parametrize(
+    "urls", ["", "proxy=http://a", "judge=", "judge=a:8000", "jugde=http://a", "http://a"]
+)
+def test_a_remote_engine_without_a_judges_server_is_refused(
+    urls: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PROXY_GRM_ENGINE", "remote")
+    monkeypatch.setenv("PROXY_GRM_ENGINE_URLS", urls)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_places_that_jobs_may_be_read_from_are_prefixes_in_a_row(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_JOB_SOURCES", "file:///data/pairs, s3://bucket/pairs")
+    assert Settings().job_sources == ("file:///data/pairs", "s3://bucket/pairs")
+
+
+@pytest.mark.parametrize("place", ["/data", "http://host/", "file://", "file:///a*", "memory://x"])
+def test_a_place_that_is_no_plain_prefix_is_refused(place: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_JOB_SOURCES", place)
+    with pytest.raises(ValidationError):
+        Settings()

@@ -1,6 +1,6 @@
 """The wire contract: `requests` are strict; answers are made of `parts`."""
 
-from service.api.schemas.jobs import CountsOut, JobAccepted, JobAnswer
+from service.api.schemas.jobs import CountsOut, JobAccepted, JobAnswer, JobRequest
 from service.api.schemas.judgements import RubricAnswer, ScoreAnswer, VerifyAnswer
 from service.api.schemas.opinions import CheckedEvaluatorOut, ConfiguredOut, EvaluatorOut, PanelOut
 from service.api.schemas.parts import (
@@ -35,6 +35,7 @@ __all__ = [
     "ImageIn",
     "JobAccepted",
     "JobAnswer",
+    "JobRequest",
     "LineError",
     "PanelOut",
     "Problem",

@@ -7,7 +7,18 @@ from typing import Self
 from pydantic import Field
 
 from service.api.schemas.parts import Answer
+from service.api.schemas.requests import StrictRequest
 from service.jobs import JobState, JobStatus
+
+
+class JobRequest(StrictRequest):
+    """A job whose lines are read from a file instead of being sent."""
+
+    source: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="URL of a .jsonl, .ndjson or .parquet under a place that the operator lists",
+    )
 
 
 class JobAccepted(Answer):
@@ -33,9 +44,16 @@ class JobAnswer(Answer):
     state: JobState
     counts: CountsOut
     eta_s: float | None = Field(description="seconds; null while nobody can tell")
+    reason: str | None = Field(description="why it failed")
 
     @classmethod
     def of(cls, status: JobStatus) -> Self:
         """The job on the wire."""
         counts = CountsOut.model_validate(status)
-        return cls(id=status.id, state=status.state, counts=counts, eta_s=status.eta_s)
+        return cls(
+            id=status.id,
+            state=status.state,
+            counts=counts,
+            eta_s=status.eta_s,
+            reason=status.reason,
+        )

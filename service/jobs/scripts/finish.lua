@@ -11,7 +11,8 @@ redis.call('XACK', KEYS[2], ARGV[3], ARGV[4])
 redis.call('XDEL', KEYS[2], ARGV[4])
 redis.call('HDEL', KEYS[3], ARGV[1])
 local finished = redis.call('HINCRBY', KEYS[1], 'finished', 1)
-if finished == tonumber(redis.call('HGET', KEYS[1], 'chunks')) then
+local known = redis.call('HMGET', KEYS[1], 'sealed', 'chunks')
+if known[1] and finished == tonumber(known[2]) then
   local now = redis.call('TIME')[1]
   redis.call('HSET', KEYS[1], 'state', 'done', 'ended_s', now)
   redis.call('DEL', KEYS[2], KEYS[3])

@@ -3,7 +3,7 @@
 if redis.call('HGET', KEYS[1], 'state') ~= 'uploading' then return 0 end
 local now = redis.call('TIME')[1]
 local lines, chunks = tonumber(ARGV[3]), tonumber(ARGV[4])
-redis.call('HSET', KEYS[1], 'total', lines, 'chunks', chunks, 'created_s', now)
+redis.call('HSET', KEYS[1], 'total', lines, 'chunks', chunks, 'sealed', 1, 'created_s', now)
 redis.call('ZADD', KEYS[4], now + ARGV[5], ARGV[1])
 if lines == 0 then
   redis.call('HSET', KEYS[1], 'state', 'done', 'ended_s', now)

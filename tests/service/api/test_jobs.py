@@ -57,7 +57,7 @@ def worker(redis_url: str) -> Callable[..., Any]:
         asking = Asking(WorkerSettings(gateway_url=url), gateway.transport)
         leases = Leases(connection, gateway.parts.settings.jobs, "one")
         stopping = asyncio.Event()
-        working = Working(leases, asking, Throttle(64), gateway.parts.settings.jobs)
+        working = Working(leases, asking, Throttle(64), gateway.parts.settings)
         task = asyncio.create_task(working.run(stopping, 5.0))
         yield
         stopping.set()
@@ -79,6 +79,7 @@ async def test_a_job_goes_from_queued_to_done_and_answers_as_score_does(gateway,
         "state": "queued",
         "counts": {"total": 5, "ok": 0, "abstain": 0, "error": 0},
         "eta_s": None,
+        "reason": None,
     }
     async with worker(gateway):
         found = await results(gateway, job["id"])
@@ -87,6 +88,7 @@ async def test_a_job_goes_from_queued_to_done_and_answers_as_score_does(gateway,
         "state": "done",
         "counts": {"total": 5, "ok": 3, "abstain": 0, "error": 2},
         "eta_s": 0,
+        "reason": None,
     }
     assert [result["line"] for result in found] == [1, 2, 3, 5, 6]
     for changing in ("timing", "cached", "usage"):
@@ -207,3 +209,46 @@ async def test_without_its_store_a_job_is_refused_and_a_score_is_not(start_gatew
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
     assert answer.headers["retry-after"] == "5"
     assert (await gateway.score()).status_code == 200
+
+
+async def test_a_job_may_name_a_source_where_the_operator_allows(start_gateway, worker, tmp_path):
+    (tmp_path / "pairs.jsonl").write_bytes(lines(70))
+    gateway = await start_gateway(job_sources=(f"file://{tmp_path}",))
+    answer = await gateway.client.post("/jobs", json={"source": f"file://{tmp_path}/pairs.jsonl"})
+    assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+    async with worker(gateway):
+        found = await results(gateway, answer.json()["id"])
+    assert [result["id"] for result in found] == [f"n{n}" for n in range(1, 71)]
+    assert (await state(gateway, answer.json()["id"]))["counts"]["total"] == 70
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"source": "file:///etc/passwd"},
+        {"source": "file://{place}/../pairs.jsonl"},
+        {"source": "http://169.254.169.254/latest.jsonl"},
+        {"source": "file://{place}/absent.jsonl"},
+        {"source": ""},
+        {"source": "file://{place}/pairs.jsonl", "rows": 5},
+        {"sources": []},
+        [],
+    ],
+)
+async def test_any_other_source_is_refused_at_once(asked: Any, start_gateway, tmp_path, redis_url):
+    (tmp_path / "pairs.jsonl").write_bytes(lines(1))
+    gateway = await start_gateway(job_sources=(f"file://{tmp_path}",))
+    if isinstance(asked, dict) and "source" in asked:
+        asked = asked | {"source": asked["source"].format(place=tmp_path)}
+    answer = await gateway.client.post("/jobs", json=asked)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert str(tmp_path) not in answer.text
+    connection = Connection(redis_url)
+    assert await connection.redis.keys("*job*") == []
+    await connection.close()
+
+
+async def test_without_listed_places_no_source_is_read(gateway, tmp_path):
+    (tmp_path / "pairs.jsonl").write_bytes(lines(1))
+    answer = await gateway.client.post("/jobs", json={"source": f"file://{tmp_path}/pairs.jsonl"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

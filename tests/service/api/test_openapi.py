@@ -21,6 +21,10 @@ ROUTES = {
     ("/rubric", "post"),
     ("/score/batch", "post"),
     ("/verify", "post"),
+    ("/jobs", "post"),
+    ("/jobs/{job_id}", "get"),
+    ("/jobs/{job_id}", "delete"),
+    ("/jobs/{job_id}/results", "get"),
     ("/livez", "get"),
     ("/readyz", "get"),
     ("/metrics", "get"),
@@ -208,3 +212,11 @@ def test_every_field_of_a_request_that_is_not_plain_says_what_it_is():
     for model in (ScoreRequest, RubricRequest, VerifyRequest, schemas.ImageIn):
         for name, field in model.model_fields.items():
             assert field.description or name in plain, f"{model.__name__}.{name}"
+
+
+def test_a_job_is_lines_or_names_a_source(document: dict[str, Any]):
+    content = document["paths"]["/jobs"]["post"]["requestBody"]["content"]
+    assert {kind: body["schema"]["$ref"].rpartition("/")[2] for kind, body in content.items()} == {
+        "application/x-ndjson": "ScoreRequest",
+        "application/json": "JobRequest",
+    }

@@ -18,7 +18,7 @@ from service.jobs.job_store import JobStatus, JobStore
 from service.jobs.leases import Leases
 from service.jobs.throttle import Throttle
 from service.jobs.working import Working
-from service.settings import JobSettings, WorkerSettings
+from service.settings import JobSettings, Settings, WorkerSettings
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def refused(status: int, code: str, **headers: str) -> httpx.Response:
 
 
 @pytest.fixture
-def working(connection: Connection, settings: JobSettings) -> Callable[..., Any]:
+def working(connection: Connection) -> Callable[..., Any]:
     """A worker that asks a function instead of a gateway."""
 
     @asynccontextmanager
@@ -95,12 +95,13 @@ def working(connection: Connection, settings: JobSettings) -> Callable[..., Any]
         answering: Answering,
         name: str = "one",
         in_flight: int = 64,
-        settings: JobSettings = settings,
+        **changes: Any,
     ) -> AsyncGenerator[Throttle]:
         asking = Asking(WorkerSettings(in_flight=in_flight), httpx.MockTransport(answering))
         throttle = Throttle(in_flight)
         stopping = asyncio.Event()
-        worker = Working(Leases(connection, settings, name), asking, throttle, settings)
+        own = Settings(**{"engine": "scripted"} | changes)
+        worker = Working(Leases(connection, own.jobs, name), asking, throttle, own)
         task = asyncio.create_task(worker.run(stopping, 5.0))
         try:
             yield throttle

@@ -78,7 +78,7 @@ async def test_a_job_is_forgotten_with_all_its_keys_when_its_time_has_come(
     await store.cancel(cancelled.id)
     await store.cancel(waiting.id)
     kept = JobSettings(retention_s=1)
-    async with working(judged, settings=kept):
+    async with working(judged, jobs=kept):
         await ended(finished)
     assert await store.sweep() == 0
     while await store.sweep() == 0:

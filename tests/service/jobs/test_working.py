@@ -248,7 +248,7 @@ async def test_a_chunk_of_a_worker_that_died_is_taken_over_without_what_it_had_d
     for line in lines[:20]:
         await dead.record(lease, line, Result("abstain", b'{"line":%d}' % line.number))
     gateway = Gateway(lambda request, _: judged(request))
-    async with working(gateway, "alive", settings=settings):
+    async with working(gateway, "alive", jobs=settings):
         status, results = await ended(job)
     assert (status.state, status.ok, status.abstain, status.error) == ("done", 80, 20, 0)
     assert [result["line"] for result in results] == list(range(1, 101))
