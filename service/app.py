@@ -109,7 +109,8 @@ def create_app(
 def build_engines(release: Release, settings: Settings, metrics: Metrics) -> Engines:
     """The engines that the settings name; the proxy's waits until it is needed."""
     judge = _build_engine(release, release.judge, settings, metrics)
-    if release.proxy is None:
+    served = settings.engine != "remote" or "proxy" in settings.engine_urls
+    if release.proxy is None or not served:
         return Engines(judge)
     proxy = _build_engine(release, release.proxy, settings, metrics)
     return Engines(judge, OnDemandEngine(proxy))
@@ -121,6 +122,11 @@ def _build_engine(release: Release, role: Role, settings: Settings, metrics: Met
         from service.engines.scripted import ScriptedEngine
 
         return ScriptedEngine()
+    if settings.engine == "remote":
+        from service.engines.remote import RemoteEngine
+
+        urls = settings.engine_urls[role.name]
+        return RemoteEngine(role, urls, metrics, api_key=settings.engine_api_key)
     from service.engines import vllm_inprocess
 
     vllm_inprocess.prepare_environment(settings.vllm)

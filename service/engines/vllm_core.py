@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import structlog
-from PIL import Image
 
-from models.comparison import JudgeImage
-from models.prompts import FilledPrompt
 from models.release import Role
 from models.release_checks import check_role
 from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
+from service.engines.vllm_common import FEWEST_ANSWER_TOKENS, PRIORITIES, probe
 from service.engines.vllm_rendering import PromptRenderer
 from service.errors import ContextExceeded, EngineUnavailable
 
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _log = structlog.get_logger(__name__)
-
-_PRIORITIES = {"interactive": 0, "batch": 10}  # vLLM serves the lower number first
-_FEWEST_ANSWER_TOKENS = 16
 
 
 class VllmCore:
@@ -46,7 +41,7 @@ class VllmCore:
         await llm.reset_mm_cache()
         labels = await check_role(role, PromptRenderer(llm.renderer, llm.vllm_config))
         core = cls(llm, labels)
-        await core.generate(_probe(role))
+        await core.generate(GenerationRequest(probe(role), max_tokens=1, read_labels=True))
         return core
 
     @property
@@ -59,7 +54,7 @@ class VllmCore:
         rendered = await _translated(self._renderer.render(request.prompt, request.prefill))
         context = self._renderer.context_tokens
         room = context - len(rendered["prompt_token_ids"])
-        if room < min(_FEWEST_ANSWER_TOKENS, request.max_tokens):
+        if room < min(FEWEST_ANSWER_TOKENS, request.max_tokens):
             raise ContextExceeded(f"the comparison exceeds the model's context of {context} tokens")
         params = self._sampling_params(request, room)
         for _ in range(2):  # an "error" finish is worth one retry, as vLLM's own server does
@@ -69,7 +64,7 @@ class VllmCore:
         raise EngineUnavailable("the engine gave up on this request")
 
     async def _output(self, rendered: Any, params: Any, request: GenerationRequest) -> Any:
-        priority = _PRIORITIES[request.priority]
+        priority = PRIORITIES[request.priority]
         last = None
         async for output in self._llm.generate(rendered, params, uuid4().hex, priority=priority):
             last = output
@@ -110,13 +105,6 @@ class VllmCore:
                 at = completion.logprobs[place]
                 return LabelLogprobs(at[first].logprob, at[second].logprob)
         return None
-
-
-def _probe(role: Role) -> GenerationRequest:
-    pixels = Image.new("RGB", (56, 56), (128, 128, 128))
-    picture = (JudgeImage(pixels, "probe"),) if role.config.images.maximum else ()
-    prompt = FilledPrompt("Answer.", (*picture, "Ready?"))
-    return GenerationRequest(prompt, max_tokens=1, read_labels=True)
 
 
 async def _translated(work: Awaitable[Any]) -> Any:

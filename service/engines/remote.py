@@ -1,0 +1,116 @@
+"""vLLM in processes of their own: one or many OpenAI servers, found by their URLs.
+
+A request goes to the replica that has read its pictures before. One that dies before it has
+answered is asked no more until it is back, and its requests are tried once on another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import httpx
+import structlog
+from pydantic import SecretStr
+from typing_extensions import override
+
+from models.release import Role
+from service.engines.affinity import overloaded, prefix_key, ranked
+from service.engines.contract import Engine, EngineState, Generation, GenerationRequest
+from service.engines.remote_replica import Replica, ReplicaLost
+from service.errors import EngineUnavailable
+from service.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+
+class RemoteEngine(Engine):
+    """One role of a release on vLLM servers that others start and stop.
+
+    Args:
+        urls: of the servers, each with the same weights.
+        api_key: what the servers were started with, if they were.
+        transport: used instead of the network.
+        look_every_s: how often each server's health is asked.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        urls: tuple[str, ...],
+        metrics: Metrics,
+        *,
+        api_key: SecretStr | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        look_every_s: float = 2.0,
+    ) -> None:
+        key = {"authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        self._client = httpx.AsyncClient(headers=key, limits=limits, transport=transport)
+        self.replicas = tuple(Replica(url, role, self._client) for url in urls)
+        self.metrics = metrics
+        self._look_every_s = look_every_s
+        self._looking: tuple[asyncio.Task[None], ...] = ()
+        self._stopped = True
+
+    @property
+    @override
+    def state(self) -> EngineState:
+        states = {replica.state for replica in self.replicas}
+        if self._stopped:
+            return "stopped"
+        return "ready" if "ready" in states else "starting" if "unseen" in states else "down"
+
+    @override
+    async def start(self) -> None:
+        self._stopped = False
+        self._looking = tuple(
+            asyncio.create_task(self._look(replica), name=f"look at {replica.url}")
+            for replica in self.replicas
+        )
+
+    @override
+    async def stop(self) -> None:
+        self._stopped = True
+        for looking in self._looking:
+            looking.cancel()
+        await asyncio.gather(*self._looking, return_exceptions=True)
+        for replica in self.replicas:
+            replica.lose()
+
+    @override
+    async def generate(self, request: GenerationRequest) -> Generation:
+        tried: set[Replica] = set()
+        for _ in range(2):
+            replica = self._chosen(request, tried)
+            if replica is None:
+                break
+            tried.add(replica)
+            try:
+                return await replica.generate(request)
+            except ReplicaLost as lost:
+                _log.warning("a request lost its engine", url=replica.url, reason=str(lost))
+                if replica.state == "ready" and not await replica.healthy():
+                    self.metrics.engine_deaths.inc()
+                    replica.lose()
+        if tried:
+            raise EngineUnavailable("the engine failed on this request")
+        raise EngineUnavailable(f"the engine is {self.state}")
+
+    def _chosen(self, request: GenerationRequest, tried: set[Replica]) -> Replica | None:
+        ready = [one for one in self.replicas if one.state == "ready" and one not in tried]
+        order = ranked(prefix_key(request.prompt), ready, lambda replica: replica.url)
+        loads = [replica.load for replica in ready]
+        free = (replica for replica in order if not overloaded(replica.load, loads))
+        return next(free, None)
+
+    async def _look(self, replica: Replica) -> None:
+        while True:
+            was = replica.state
+            with contextlib.suppress(httpx.HTTPError):
+                await replica.look()
+            if was == "ready" and replica.state == "down":
+                self.metrics.engine_deaths.inc()
+            if all(one.state == "refused" for one in self.replicas):
+                self.refused = replica.refused
+            await asyncio.sleep(self._look_every_s)

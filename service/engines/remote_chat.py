@@ -1,0 +1,112 @@
+"""Generation requests as vLLM's chat completions, and back.
+
+The server renders with the same chat template and the same picture processor as the engine in
+process does, so that the model reads the same tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from models.comparison import JudgeImage
+from models.prompts import FilledPrompt
+from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
+from service.engines.vllm_common import PRIORITIES
+from service.errors import EngineUnavailable
+
+# A server would take these from the model's generation_config.json; an engine in process does not.
+_PLAIN_SAMPLING = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+_TOKEN_ID = "token_id:"
+
+
+def conversation(prompt: FilledPrompt, prefill: str = "") -> dict[str, Any]:
+    """The prompt as messages. It encodes pictures: not for the event loop."""
+    parts = [_part(part) for part in prompt.user]
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": prompt.system},
+        {"role": "user", "content": parts or ""},
+    ]
+    if prefill:
+        messages.append({"role": "assistant", "content": prefill})
+    return {
+        "messages": messages,
+        "add_generation_prompt": not prefill,
+        "continue_final_message": bool(prefill),
+    }
+
+
+def completion(request: GenerationRequest, labels: tuple[int, int] | None) -> dict[str, Any]:
+    """The body of a chat completion without its messages."""
+    body: dict[str, Any] = {
+        "max_completion_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed if request.temperature > 0 else None,
+        "stop": list(request.stop),
+        "include_stop_str_in_output": True,
+        "priority": PRIORITIES[request.priority],
+        **_PLAIN_SAMPLING,
+    }
+    if request.grammar is not None:
+        body["structured_outputs"] = {"regex": request.grammar}
+    if request.read_labels and labels is not None:
+        body |= {
+            "logprobs": True,
+            "logprob_token_ids": list(labels),
+            "return_tokens_as_token_ids": True,
+        }
+    return body
+
+
+def generation(
+    answer: dict[str, Any], request: GenerationRequest, labels: tuple[int, int] | None
+) -> Generation:
+    """What came out.
+
+    Raises:
+        EngineUnavailable: the server gave up on this request.
+    """
+    (choice,) = answer["choices"]
+    if choice["finish_reason"] not in ("stop", "length"):
+        raise EngineUnavailable("the engine gave up on this request")
+    usage = answer["usage"]
+    return Generation(
+        text=choice["message"]["content"] or "",
+        truncated=choice["finish_reason"] == "length" and request.max_tokens > 1,
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        labels=_labels(choice, labels) if request.read_labels and labels is not None else None,
+    )
+
+
+def _labels(choice: dict[str, Any], labels: tuple[int, int]) -> LabelLogprobs | None:
+    """Read at the last label token: nothing but the closing tag follows the verdict."""
+    names = tuple(f"{_TOKEN_ID}{label}" for label in labels)
+    for place in reversed((choice["logprobs"] or {}).get("content") or []):
+        if place["token"] in names:
+            found = {one["token"]: one["logprob"] for one in place["top_logprobs"]}
+            return LabelLogprobs(found[names[0]], found[names[1]])
+    return None
+
+
+def _part(part: str | JudgeImage) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    png = io.BytesIO()
+    part.pixels.save(png, "PNG", compress_level=1)
+    encoded = base64.b64encode(png.getvalue()).decode()
+    # The identity comes from the bytes, never from a client: it keys vLLM's caches.
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{encoded}"},
+        "uuid": part.identity,
+    }

@@ -1,0 +1,20 @@
+"""What vLLM is asked for alike in this process and over HTTP."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from models.comparison import JudgeImage
+from models.prompts import FilledPrompt
+from models.release import Role
+
+PRIORITIES = {"interactive": 0, "batch": 10}  # vLLM serves the lower number first
+FEWEST_ANSWER_TOKENS = 16
+"""With less room than this, a comparison does not fit the context."""
+
+
+def probe(role: Role) -> FilledPrompt:
+    """Something to make a first forward pass with, a picture where the role takes any."""
+    pixels = Image.new("RGB", (56, 56), (128, 128, 128))
+    picture = (JudgeImage(pixels, "probe"),) if role.config.images.maximum else ()
+    return FilledPrompt("Answer.", (*picture, "Ready?"))
