@@ -7,6 +7,7 @@ holds more of it than that.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -85,17 +86,18 @@ async def _job_of_source(request: Request, gateway: Gateway) -> JobStatus:
 async def _uploaded_job(request: Request, gateway: Gateway) -> JobStatus:
     limits, jobs = gateway.settings.limits, gateway.jobs
     keys = await jobs.create()
-    lines = chunks = 0
+    most = {"line_bytes": limits.body_bytes, "most_bytes": limits.batch_bytes}
+    most["most_lines"] = gateway.settings.jobs.lines
+    lines = number = 0
     try:
-        async for chunk in chunked(
-            uploaded(request),
-            line_bytes=limits.body_bytes,
-            most_bytes=limits.batch_bytes,
-            most_lines=gateway.settings.jobs.lines,
+        async with (
+            aclosing(uploaded(request)) as pieces,
+            aclosing(chunked(pieces, **most)) as chunks,
         ):
-            await jobs.add(keys, chunks, chunk)
-            lines, chunks = lines + len(chunk), chunks + 1
-        return await jobs.publish(keys, lines, chunks)
+            async for chunk in chunks:
+                await jobs.add(keys, number, chunk)
+                lines, number = lines + len(chunk), number + 1
+        return await jobs.publish(keys, lines, number)
     except BaseException:
         await asyncio.shield(jobs.discard(keys))
         raise

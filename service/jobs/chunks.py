@@ -41,32 +41,44 @@ async def chunked(
     Raises:
         PayloadTooLarge: the upload has more than `most_bytes` or `most_lines`.
     """
-    splitter = _Splitter(line_bytes)
-    chunk: list[Line] = []
-    received = lines = held = 0
-    async for piece in _with_end(upload):
-        received += len(piece or b"")
+    splitter, gathering, received = _Splitter(line_bytes), _Gathering(most_lines), 0
+    async for piece in upload:
+        received += len(piece)
         if received > most_bytes:
             raise PayloadTooLarge(f"the job has more than the {most_bytes} bytes that are taken")
-        for line in splitter.feed(piece) if piece is not None else splitter.rest():
-            lines += 1
-            if lines > most_lines:
-                raise PayloadTooLarge(
-                    f"the job has more than the {most_lines} lines that are taken"
-                )
-            chunk.append(line)
-            held += len(line.body)
-            if len(chunk) >= _CHUNK_LINES or held >= _CHUNK_BYTES:
-                yield chunk
-                chunk, held = [], 0
-    if chunk:
-        yield chunk
+        for line in splitter.feed(piece):
+            if gathering.full_with(line):
+                yield gathering.taken()
+    for line in splitter.rest():
+        gathering.full_with(line)
+    if gathering.lines:
+        yield gathering.taken()
 
 
-async def _with_end(upload: AsyncIterable[bytes]) -> AsyncGenerator[bytes | None]:
-    async for piece in upload:
-        yield piece
-    yield None
+class _Gathering:
+    """Lines that will be a chunk."""
+
+    def __init__(self, most_lines: int) -> None:
+        self.lines: list[Line] = []
+        self._left = most_lines
+        self._most_lines = most_lines
+        self._held_bytes = 0
+
+    def full_with(self, line: Line) -> bool:
+        """Adds a line; whether the chunk is full now."""
+        if self._left == 0:
+            raise PayloadTooLarge(
+                f"the job has more than the {self._most_lines} lines that are taken"
+            )
+        self._left -= 1
+        self._held_bytes += len(line.body)
+        self.lines.append(line)
+        return len(self.lines) >= _CHUNK_LINES or self._held_bytes >= _CHUNK_BYTES
+
+    def taken(self) -> list[Line]:
+        """The chunk; the next one begins."""
+        lines, self.lines, self._held_bytes = self.lines, [], 0
+        return lines
 
 
 class _Splitter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 import redis.asyncio
@@ -15,6 +15,7 @@ from service.errors import StoreUnavailable
 from service.jobs.keys import script
 
 _TIMEOUT_S = 10.0
+_CONNECTIONS = 32  # whoever finds none free waits for one
 _RETRIES = 3  # every step may be taken twice without harm
 
 
@@ -22,19 +23,22 @@ class Connection:
     """Redis, as patient as a job can be: unlike a cache, it is not given up in a blink."""
 
     def __init__(self, url: str) -> None:
-        self.redis = redis.asyncio.Redis.from_url(
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
+            max_connections=_CONNECTIONS,
+            timeout=_TIMEOUT_S,
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
         )
+        self.redis = redis.asyncio.Redis.from_pool(pool)
         self._scripts: dict[str, Any] = {}
 
     async def close(self) -> None:
         """Gives the connections back."""
         await self.redis.aclose()
 
-    async def step(self, name: str, keys: list[str], arguments: list[str | int | bytes]) -> Any:
+    async def step(self, name: str, keys: list[str], arguments: Sequence[str | int | bytes]) -> Any:
         """Runs one of the scripts, as one step that nothing comes between.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 from service.errors import InvalidRequest, PayloadTooLarge
 from service.jobs.leases import Lease, Leases
@@ -48,11 +49,11 @@ class Feeding:
 
     async def _add(self, lease: Lease, source: OpenedSource, done: int) -> None:
         number = 0
-        async for lines in source_chunks(
-            source, line_bytes=self._line_bytes, most_lines=self._most_lines
-        ):
-            if number >= done:
-                await self._leases.extend(lease, number, lines)
-                while await self._leases.ahead(lease) >= _MOST_CHUNKS_AHEAD:  # noqa: ASYNC110
-                    await asyncio.sleep(_LOOK_EVERY_S)
-            number += 1
+        reading = source_chunks(source, line_bytes=self._line_bytes, most_lines=self._most_lines)
+        async with aclosing(reading) as chunks:
+            async for lines in chunks:
+                if number >= done:
+                    await self._leases.extend(lease, number, lines)
+                    while await self._leases.ahead(lease) >= _MOST_CHUNKS_AHEAD:  # noqa: ASYNC110
+                        await asyncio.sleep(_LOOK_EVERY_S)
+                number += 1

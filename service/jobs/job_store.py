@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 from uuid import uuid4
@@ -141,9 +142,10 @@ class JobStore:
         keys = self._keys(status.id, tenant)
         given: set[int] = set()
         if order == "completed":
-            async for chunk in self._finished(keys):
-                given.add(chunk)
-                yield await self._chunk_results(keys, chunk) or b""
+            async with aclosing(self._finished(keys)) as finished:
+                async for chunk in finished:
+                    given.add(chunk)
+                    yield await self._chunk_results(keys, chunk) or b""
         chunk = 0
         while (found := await self._chunk_results(keys, chunk)) is not None:
             if chunk not in given:

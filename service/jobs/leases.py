@@ -158,7 +158,7 @@ class Leases:
         url, chunks = await self._fields(lease, "source", "chunks")
         if url is None:
             raise LeaseLost
-        return KnownSource(url.decode(), int(chunks))
+        return KnownSource(url.decode(), int(chunks or 0))
 
     async def pin(self, lease: Lease, version: str) -> str:
         """The version of the source that was first read: this one, or an earlier worker's."""

@@ -12,6 +12,7 @@ import json
 import os
 import stat
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -68,12 +69,12 @@ async def source_chunks(
         InvalidRequest: it cannot be read, or not as what its name says.
         PayloadTooLarge: it has more than `most_lines`.
     """
-    most_bytes = 2**63
-    lines = _rows(source.file) if source.format == "parquet" else _pieces(source.file)
-    limits = {"line_bytes": line_bytes, "most_bytes": most_bytes, "most_lines": most_lines}
+    reading = _rows(source.file) if source.format == "parquet" else _pieces(source.file)
+    limits = {"line_bytes": line_bytes, "most_bytes": 2**63, "most_lines": most_lines}
     try:
-        async for chunk in chunked(lines, **limits):
-            yield chunk
+        async with aclosing(reading) as pieces, aclosing(chunked(pieces, **limits)) as chunks:
+            async for chunk in chunks:
+                yield chunk
     except OSError as cause:
         raise InvalidRequest("the source cannot be read") from cause
 

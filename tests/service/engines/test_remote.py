@@ -178,9 +178,13 @@ async def test_a_refused_server_beside_a_good_one_only_gets_nothing_to_do(server
     assert (len(found["short"].asked), len(found["good"].asked)) == (0, 20)
 
 
-async def test_requests_about_a_picture_go_to_the_same_server_and_pictures_spread(servers, remote):
+async def test_requests_about_a_picture_go_to_the_same_server_and_pictures_spread(
+    servers, remote, until
+):
     found = servers("a", "b", "c")
-    async with remote(found) as engine:
+    async with remote_ready(remote, found, until) as engine:
+        for server in found.values():
+            server.go.set()
         for number in range(60):
             await engine.generate(request(picture(f"p{number % 20}"), f"q{number}"))
     places: dict[str, set[str]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,7 +23,8 @@ from service.settings import JobSettings, Settings, WorkerSettings
 
 @pytest.fixture
 def settings() -> JobSettings:
-    return JobSettings()
+    """Leases that no slow machine lets run out."""
+    return JobSettings(lease_s=3600)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def numbered(count: int, **changes: Any) -> list[bytes]:
     ]
 
 
-async def pieces(data: bytes, size: int = 1000) -> AsyncIterator[bytes]:
+async def pieces(data: bytes, size: int = 1000) -> AsyncGenerator[bytes]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
 

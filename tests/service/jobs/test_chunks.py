@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import PayloadTooLarge
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.anyio
 
 async def chunks_of(data: bytes, size: int = 7, **limits: Any) -> list[list[Line]]:
     most = {"line_bytes": 100, "most_bytes": 10**9, "most_lines": 10**6} | limits
-    return [chunk async for chunk in chunked(pieces(data, size), **most)]
+    async with aclosing(pieces(data, size)) as upload, aclosing(chunked(upload, **most)) as chunks:
+        return [chunk async for chunk in chunks]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
@@ -57,6 +59,7 @@ async def test_too_much_is_refused_as_soon_as_it_is_known():
     assert len(await chunks_of(b"x\n\n\n\n" * 3, most_lines=3)) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 10**9), st.binary().map(lambda b: b.replace(b"\n", b"")))))
 async def test_what_is_packed_comes_out_again(found: list[tuple[int, bytes]]):
     lines = [Line(number, body) for number, body in found]

@@ -77,12 +77,14 @@ async def test_a_job_is_forgotten_with_all_its_keys_when_its_time_has_come(
     finished, cancelled, waiting = [await started(numbered(100)) for _ in range(3)]
     await store.cancel(cancelled.id)
     await store.cancel(waiting.id)
-    kept = JobSettings(retention_s=1)
-    async with working(judged, jobs=kept):
+    async with working(judged):
         await ended(finished)
     assert await store.sweep() == 0
-    while await store.sweep() == 0:
-        await asyncio.sleep(0.2)
+    now, _ = await connection.redis.time()
+    left_s = await connection.redis.zscore(DEADLINES, f"{finished.id} default") - now
+    assert 0 < left_s <= JobSettings().retention_s
+    await connection.redis.zadd(DEADLINES, {f"{finished.id} default": 0})
+    assert await store.sweep() == 1
     with pytest.raises(NotFound):
         await store.status(finished.id)
     assert (await store.status(cancelled.id)).state == "cancelled"

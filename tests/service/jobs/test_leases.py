@@ -22,7 +22,7 @@ OK = Result("ok", b"{}")
 async def run_out(connection: Connection, lease: Lease) -> None:
     """Lets the time of a lease be over."""
     await connection.redis.xclaim(
-        lease.keys.chunks, GROUP, "nobody", 0, [lease.entry], idle=31_000, justid=True
+        lease.keys.chunks, GROUP, "nobody", 0, [lease.entry], idle=3_601_000, justid=True
     )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,13 @@ def opened(url: str, place: Path) -> Any:
 async def lines(url: str, place: Path, **limits: int) -> list[tuple[int, Any]]:
     source = opened(url, place)
     most = {"line_bytes": 100_000, "most_lines": 10**6} | limits
-    with source.file:
-        return [
-            (line.number, json.loads(line.body) if line.body else None)
-            async for chunk in source_chunks(source, **most)
-            for line in chunk
-        ]
+    async with aclosing(source_chunks(source, **most)) as chunks:
+        with source.file:
+            return [
+                (line.number, json.loads(line.body) if line.body else None)
+                async for chunk in chunks
+                for line in chunk
+            ]
 
 
 async def test_lines_are_read_as_an_upload_would_be(place: Path):
