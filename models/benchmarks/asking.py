@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import httpx
 from proxy_grm_client import ProxyGrmError
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -61,6 +63,16 @@ def at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | float | None]]) -> None:
+    """Prints a table that is Markdown as it stands; a figure that there is none of is a dash."""
+    table = Table(box=MARKDOWN)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*("–" if cell is None else str(cell) for cell in row))
+    Console(width=sum(len(column) + 12 for column in columns)).print(table)
 
 
 def print_figures(url: str, measure: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> int:

@@ -39,6 +39,7 @@ class RankingOptions:
         budget: comparisons; None compares all pairs of up to `ALL_PAIRS_UP_TO` responses, and of
             more as many as `default_budget` says.
         confidence: stop when this share of all pairs is expected to stand in the right order.
+            At 1 a budget for all pairs has them all compared, and all at once.
         seed: of the first round, about which nothing is known.
     """
 
@@ -141,7 +142,8 @@ async def _compare(
         stopped = _stopped(strengths, len(unmet), budget - len(met), options.confidence)
         if stopped is not None:
             return strengths, met, stopped
-        if len(unmet) <= budget - len(met) and number <= ALL_PAIRS_UP_TO:
+        few = number <= ALL_PAIRS_UP_TO or options.confidence >= 1
+        if few and len(unmet) <= budget - len(met):
             chosen = sorted(unmet)
         else:
             most = min(budget - len(met), _round_size(number, len(met)))

@@ -86,6 +86,13 @@ async def test_a_sixteenth_of_the_pairs_turned_costs_adaptive_choice_little():
     assert lost / 8 < 0.05
 
 
+async def test_whoever_wants_all_pairs_has_them_compared_at_once():
+    referee = Referee()
+    found = await rank(texts(16), referee, RankingOptions(budget=120, confidence=1))
+    assert len(found.met) == referee.most_at_once == 120
+    assert found.stopped == "all_compared"
+
+
 async def test_the_budget_is_never_exceeded():
     for budget in (0, 1, 5, 17):
         referee = Referee()
