@@ -13,7 +13,7 @@ from models.errors import ReleaseInvalid
 from models.release import Release, Role, RoleName, load_release
 from service import __version__
 from service.admission import Admission
-from service.api import batch_route, health_routes, job_routes, judging_routes
+from service.api import batch_route, health_routes, job_routes, judging_routes, run_route
 from service.api.errors import install_error_handlers
 from service.api.gateway import Gateway
 from service.api.middleware import RequestContext
@@ -25,6 +25,7 @@ from service.embedded_redis import EmbeddedRedis, EmbeddedRedisFailed
 from service.engines import Engine
 from service.engines.on_demand import OnDemandEngine
 from service.evaluators import EvaluatorInvalid, Surroundings, build_roster
+from service.honesty import Honesty
 from service.image_fetching import ImageFetcher
 from service.images import Images
 from service.jobs import JobStore
@@ -98,7 +99,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    for routes in (judging_routes, batch_route, job_routes, health_routes):
+    for routes in (judging_routes, batch_route, job_routes, run_route, health_routes):
         app.include_router(routes.router)
     install_error_handlers(app)
     install_openapi(app)
@@ -152,6 +153,7 @@ async def _start(
     stack.push_async_callback(gateway.roster.close)
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
+    stack.push_async_callback(gateway.honesty.close)
     _log.info("gateway started", release=release.config.name, fingerprint=release.fingerprint)
     return gateway
 
@@ -174,21 +176,23 @@ def compose(
     if stronger is not None and stronger not in roster:
         raise EvaluatorInvalid(f"judging.escalation.evaluator: there is no evaluator {stronger!r}")
     consulting = Consulting(roster, stronger)
-    scoring = Scoring(release, judge, consulting, calls, store, metrics, settings.judging)
+    honesty = Honesty(judge, release.fingerprint, store, metrics, settings.honesty)
+    scoring = Scoring(release, judge, consulting, calls, store, honesty, metrics, settings.judging)
     verifying = Verifying(roster, calls, metrics)
     rankings = Rankings(calls, scoring)
     jobs = JobStore(connection, settings.jobs)
     return Gateway(
-        settings,
-        release,
-        engines.judge,
-        admission,
-        scoring,
-        verifying,
-        rankings,
-        roster,
-        jobs,
-        metrics,
+        settings=settings,
+        release=release,
+        engine=engines.judge,
+        admission=admission,
+        scoring=scoring,
+        verifying=verifying,
+        rankings=rankings,
+        roster=roster,
+        honesty=honesty,
+        jobs=jobs,
+        metrics=metrics,
     )
 
 

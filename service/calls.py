@@ -36,6 +36,7 @@ class Call:
     Attributes:
         responses: two; more only where they are to be ranked.
         timeout_s: from now until the answer, waiting included.
+        run_id: whose counts its judgements join.
         evaluators: names of those who are to say what they make of it by the rubric alone.
     """
 
@@ -47,6 +48,7 @@ class Call:
     timeout_s: float = 120.0
     use_cache: bool = True
     evaluators: tuple[str, ...] = ()
+    run_id: str | None = None
 
 
 @dataclass(slots=True)

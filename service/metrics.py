@@ -69,6 +69,30 @@ class Metrics:
             ["evaluator"],
             registry=registry,
         )
+        self.verdicts_by_reading = Counter(
+            "proxy_grm_verdicts_by_reading",
+            "Verdicts of single passes, by whether the preferred response was read first",
+            ["read"],
+            registry=registry,
+        )  # first | second
+        self.verdicts_by_length = Counter(
+            "proxy_grm_verdicts_by_length",
+            "Verdicts between responses of different lengths, by which of them is preferred",
+            ["preferred"],
+            registry=registry,
+        )  # longer | shorter
+        self.probes = Counter(
+            "proxy_grm_probes",
+            "Judgements made again with the images blanked, by what became of the verdict",
+            ["outcome"],
+            registry=registry,
+        )  # same | changed | abstain | failed | skipped
+        self.image_reliance = Histogram(
+            "proxy_grm_image_reliance",
+            "How far blanking the images moves the probability",
+            buckets=(0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0),
+            registry=registry,
+        )
         self.engine_deaths = Counter(
             "proxy_grm_engine_deaths",
             "Engine processes that died and were replaced",
@@ -80,3 +104,9 @@ class Metrics:
             self.stage_seconds.labels(stage)
         for outcome in ("hit", "miss", "unavailable"):
             self.cache.labels(outcome)
+        for place in ("first", "second"):
+            self.verdicts_by_reading.labels(place)
+        for preferred in ("longer", "shorter"):
+            self.verdicts_by_length.labels(preferred)
+        for outcome in ("same", "changed", "abstain", "failed", "skipped"):
+            self.probes.labels(outcome)

@@ -12,6 +12,7 @@ from models.release import Release
 from models.rubric import Rubric
 from service.calls import Call, Calls, Timing
 from service.consulting import Consulting
+from service.honesty import Honesty
 from service.judging import (
     Escalation,
     Judge,
@@ -73,6 +74,7 @@ class Scoring:
         consulting: Consulting,
         calls: Calls,
         store: Store,
+        honesty: Honesty,
         metrics: Metrics,
         settings: JudgingSettings,
     ) -> None:
@@ -82,6 +84,7 @@ class Scoring:
         self._consulting = consulting
         self._calls = calls
         self._store = store
+        self._honesty = honesty
         self._metrics = metrics
 
     @property
@@ -103,6 +106,7 @@ class Scoring:
             judgement, cached = await self._judged(comparison, call, rubric)
             timing.engine_s = 0.0 if cached else time.monotonic() - began
             settled = await self._consulting.settle(call, comparison, judgement, timing)
+        self._honesty.saw(comparison, settled.judgement, call.run_id)
         self._count(settled.judgement)
         return Scored(settled.judgement, timing, cached, settled.voices, settled.panel)
 
@@ -115,6 +119,7 @@ class Scoring:
             EngineUnavailable, ContextExceeded: see `service.errors`.
         """
         judgement, cached = await self._judged(comparison, call, rubric)
+        self._honesty.saw(comparison, judgement, call.run_id)
         self._count(judgement)
         return judgement, cached
 
@@ -131,6 +136,8 @@ class Scoring:
         else:
             judgement = await self._judge.judge(comparison, options, rubric)
             await self._keep(key, judgement)
+            given = rubric if call.rubric is not None else None
+            self._honesty.probe(comparison, judgement, given, options, call.run_id)
         return judgement, kept is not None
 
     async def write_rubric(self, call: Call) -> RubricWritten:

@@ -144,6 +144,20 @@ class EvaluatorSettings(_Section):
         return value
 
 
+class HonestySettings(_Section):
+    """Probes that look for judgements made without looking."""
+
+    probe_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the judgements made again with the images blanked; each costs one",
+    )
+    probes_at_once: int = Field(
+        default=4, ge=1, description="while so many are running, others are skipped"
+    )
+
+
 class VllmSettings(_Section):
     """The in-process engine."""
 
@@ -183,6 +197,9 @@ class CacheSettings(_Section):
         default=256 * 2**20,
         ge=0,
         description="decoded pictures in this gateway's memory, which may be named by their sha256",
+    )
+    run_ttl_s: int = Field(
+        default=30 * 86_400, ge=1, description="a run's counts, from its last judgement on"
     )
 
 
@@ -270,6 +287,7 @@ class Settings(BaseSettings):
     evaluators: dict[EvaluatorName, EvaluatorSettings] = Field(
         default={}, description="who can be asked besides `self` and the release's `proxy`"
     )
+    honesty: HonestySettings = HonestySettings()
     vllm: VllmSettings = VllmSettings()
     cache: CacheSettings = CacheSettings()
     jobs: JobSettings = JobSettings()

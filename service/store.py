@@ -1,18 +1,20 @@
-"""What outlives a request, on Redis: judgements that may be given again, and rubrics.
+"""What outlives a request, on Redis: judgements that may be given again, rubrics, and counts.
 
 Redis slow, full or gone costs a second judgement, never an error: every call
 here either answers quickly or counts as a miss.
 
     judgement:<release fingerprint>:<digest of the question put>   cache.judgement_ttl_s
     rubric:<id>                                                    cache.rubric_ttl_s
+    counts:<release fingerprint>[:<run id>]                        cache.run_ttl_s after the last
 
-Only texts and digests are kept, no image bytes.
+Only texts, digests and sums are kept, no image bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -79,6 +81,32 @@ class Store:
             self._settings.rubric_ttl_s,
             keep_older=rubric.justification is None,
         )
+
+    async def counts(self, key: str) -> dict[str, float] | None:
+        """Sums by name; None when nothing was counted under `key`, or Redis does not answer."""
+        try:
+            asked: Any = self._redis.hgetall(
+                f"{_PREFIX}:counts:{key}"
+            )  # bytes, as the client is set up
+            kept: dict[bytes, bytes] = await asked
+            stop_if_cancelled()
+            return {name.decode(): float(amount) for name, amount in kept.items()} or None
+        except (RedisError, OSError, TimeoutError, ValueError) as error:
+            self._unavailable(error)
+            return None
+
+    async def add_counts(self, keys: Sequence[str], counts: Mapping[str, float]) -> None:
+        """Adds to the sums under each key; what Redis does not take is lost."""
+        try:
+            async with self._redis.pipeline() as pipeline:
+                for key in keys:
+                    for name, amount in counts.items():
+                        pipeline.hincrbyfloat(f"{_PREFIX}:counts:{key}", name, amount)
+                    pipeline.expire(f"{_PREFIX}:counts:{key}", self._settings.run_ttl_s)
+                await pipeline.execute()
+            stop_if_cancelled()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._unavailable(error)
 
     async def _get(self, key: str) -> dict[str, Any] | None:
         try:

@@ -10,6 +10,7 @@ from models.release import Release
 from service.admission import Admission
 from service.engines import Engine
 from service.evaluators import Roster
+from service.honesty import Honesty
 from service.jobs import JobStore
 from service.metrics import Metrics
 from service.ranking import Rankings
@@ -34,6 +35,7 @@ class Gateway:
     verifying: Verifying
     rankings: Rankings
     roster: Roster
+    honesty: Honesty
     jobs: JobStore
     metrics: Metrics
 

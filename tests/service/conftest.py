@@ -245,7 +245,9 @@ async def _composed(
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
     release = load_release(settings.release)
-    return compose(settings, release, engines, (images, store, connection), metrics)
+    gateway = compose(settings, release, engines, (images, store, connection), metrics)
+    stack.push_async_callback(gateway.honesty.close)
+    return gateway
 
 
 @asynccontextmanager

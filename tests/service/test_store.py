@@ -35,7 +35,8 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 async def store(redis_url: str, metrics: Metrics) -> AsyncIterator[Store]:
-    opened = Store(redis_url, CacheSettings(judgement_ttl_s=100, rubric_ttl_s=200), metrics)
+    settings = CacheSettings(judgement_ttl_s=100, rubric_ttl_s=200, run_ttl_s=300)
+    opened = Store(redis_url, settings, metrics)
     yield opened
     await opened.close()
 
@@ -59,14 +60,39 @@ async def test_a_rubric_comes_back_by_its_id_with_its_justification(store: Store
     assert await store.rubric(RUBRIC.id) == RUBRIC
 
 
+async def test_counts_are_added_up_under_each_key(store: Store):
+    assert await store.counts("f") is None
+    await store.add_counts(["f", "f:run"], {"judgements": 1, "shift": 0.25})
+    await store.add_counts(["f"], {"judgements": 2, "probes": 1})
+    assert await store.counts("f") == {"judgements": 3, "shift": 0.25, "probes": 1}
+    assert await store.counts("f:run") == {"judgements": 1, "shift": 0.25}
+
+
+async def test_counts_are_added_whole_by_many_at_once(store: Store):
+    await asyncio.gather(*(store.add_counts(["f"], {"judgements": 1}) for _ in range(50)))
+    assert await store.counts("f") == {"judgements": 50}
+
+
+async def test_counts_that_are_something_else_are_unknown(store: Store, redis_url: str):
+    client = redis.asyncio.Redis.from_url(redis_url)
+    await client.set("proxy_grm:counts:f", "text")
+    await client.hset("proxy_grm:counts:g", mapping={"judgements": "many"})
+    await client.aclose()
+    assert await store.counts("f") is None
+    assert await store.counts("g") is None
+    await store.add_counts(["f"], {"judgements": 1})
+
+
 async def test_everything_is_forgotten_after_the_time_in_the_settings(store: Store, redis_url: str):
     await store.keep_judgement("f:abc", {})
     await store.keep_rubric(RUBRIC)
+    await store.add_counts(["f:r"], {"judgements": 1})
     client = redis.asyncio.Redis.from_url(redis_url)
     try:
+        assert 295 <= await client.ttl("proxy_grm:counts:f:r") <= 300
         assert 95 <= await client.ttl("proxy_grm:judgement:f:abc") <= 100
         assert 195 <= await client.ttl(f"proxy_grm:rubric:{RUBRIC.id}") <= 200
-        assert await client.dbsize() == 2
+        assert await client.dbsize() == 3
     finally:
         await client.aclose()
 

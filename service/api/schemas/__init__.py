@@ -22,6 +22,7 @@ from service.api.schemas.requests import (
     ScoreRequest,
     VerifyRequest,
 )
+from service.api.schemas.runs import ImageRelianceOut, RateOut, RunAnswer
 
 __all__ = [
     "Answer",
@@ -33,6 +34,7 @@ __all__ = [
     "EvaluatorOut",
     "FieldError",
     "ImageIn",
+    "ImageRelianceOut",
     "JobAccepted",
     "JobAnswer",
     "JobRequest",
@@ -42,11 +44,13 @@ __all__ = [
     "RankAnswer",
     "RankRequest",
     "RankedOut",
+    "RateOut",
     "ReleaseOut",
     "RubricAnswer",
     "RubricIn",
     "RubricOut",
     "RubricRequest",
+    "RunAnswer",
     "ScoreAnswer",
     "ScoreRequest",
     "SpentOut",

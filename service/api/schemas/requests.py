@@ -108,7 +108,9 @@ class _SampledIn(_ComparisonIn):
 class ScoreRequest(_SampledIn):
     """Which of two responses is better?"""
 
-    run_id: Identifier | None = Field(default=None, description="groups the requests of one run")
+    run_id: Identifier | None = Field(
+        default=None, description="counted together; see `GET /runs/{id}`"
+    )
     rubric: RubricIn | None = Field(default=None, description="absent: the judge writes its own")
     depth: Literal["full", "verdict"] = Field(
         default="full", description="verdict: no evaluation is written, one token decides; faster"
@@ -158,6 +160,7 @@ class ScoreRequest(_SampledIn):
             self.timeout_s,
             self.cache == "use",
             self.evaluators,
+            self.run_id,
         )
 
 
@@ -233,7 +236,9 @@ class RankRequest(_QuestionIn):
         description="stop when this share of all pairs is expected to stand in the right order",
     )
     evaluators: Evaluators = ()
-    run_id: Identifier | None = Field(default=None, description="groups the requests of one run")
+    run_id: Identifier | None = Field(
+        default=None, description="counted together; see `GET /runs/{id}`"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of the first pairs")
     cache: Literal["use", "bypass"] = "use"
 
@@ -247,6 +252,7 @@ class RankRequest(_QuestionIn):
             JudgingOptions(depth=self.depth, order=self.order, priority=self.priority),
             self.timeout_s,
             self.cache == "use",
+            run_id=self.run_id,
         )
 
     def options(self) -> RankingOptions:
