@@ -175,7 +175,7 @@ def compose(
     stronger = settings.judging.escalation.evaluator
     if stronger is not None and stronger not in roster:
         raise EvaluatorInvalid(f"judging.escalation.evaluator: there is no evaluator {stronger!r}")
-    consulting = Consulting(roster, stronger)
+    consulting = Consulting(roster, store, stronger)
     honesty = Honesty(judge, release.fingerprint, store, metrics, settings.honesty)
     scoring = Scoring(release, judge, consulting, calls, store, honesty, metrics, settings.judging)
     verifying = Verifying(roster, calls, metrics)

@@ -10,6 +10,7 @@ from models.rubric import Rubric
 from service.calls import Call, Timing
 from service.evaluators import Roster
 from service.judging import Judgement, PanelVerdict, Voice, panel_verdict
+from service.store import RubricRecord, Store
 
 _FOR_EVALUATORS = 0.9
 """Share of what is left of a call's time: who has not answered by then is gone on without."""
@@ -23,11 +24,13 @@ class Settled:
         judgement: with the stronger evaluator's say in it, where that was asked for.
         voices: of the evaluators that were asked, in that order.
         panel: what they and the judge come to; None where none was asked.
+        record: of the rubric, these voices included; None where there is no rubric.
     """
 
     judgement: Judgement
     voices: tuple[Voice, ...] = ()
     panel: PanelVerdict | None = None
+    record: RubricRecord | None = None
 
 
 class Consulting:
@@ -35,11 +38,13 @@ class Consulting:
 
     Args:
         roster: who can be asked.
+        store: keeps how often they agreed, by rubric.
         stronger: asked last by order escalate; None: nobody.
     """
 
-    def __init__(self, roster: Roster, stronger: str | None) -> None:
+    def __init__(self, roster: Roster, store: Store, stronger: str | None) -> None:
         self._roster = roster
+        self._store = store
         self._stronger = stronger
 
     def check(self, call: Call) -> None:
@@ -67,7 +72,25 @@ class Consulting:
         voices = await self._ask(names, call, comparison, judgement.rubric, timing)
         panel = panel_verdict(voices, judgement.probability) if voices else None
         deciding = [voice for voice in voices if voice.name == decides]
-        return Settled(_decided(judgement, deciding), voices, panel)
+        record = await self.record(judgement.rubric, voices, judgement.preferred)
+        return Settled(_decided(judgement, deciding), voices, panel, record)
+
+    async def record(
+        self, rubric: Rubric | None, voices: tuple[Voice, ...] = (), better: int | None = None
+    ) -> RubricRecord | None:
+        """A rubric's record, after what these voices add to it.
+
+        Args:
+            rubric: None has none.
+            voices: count where they have an opinion.
+            better: what they should have come to; where it is not known, nothing is added.
+        """
+        if rubric is None:
+            return None
+        said = [voice.opinion.preferred for voice in voices if voice.opinion.status == "ok"]
+        if better is None or not said:
+            return await self._store.record(rubric.id)
+        return await self._store.record(rubric.id, len(said), sum(one == better for one in said))
 
     async def _ask(
         self,

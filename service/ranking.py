@@ -12,6 +12,7 @@ from service.calls import Call, Calls, Timing
 from service.judging import AbstentionReason, Judgement, Usage
 from service.judging.ranking import Ranking, RankingOptions, rank
 from service.scoring import Scoring
+from service.store import RubricRecord
 
 _AT_ONCE = 32
 """Comparisons of one ranking in the engine; it holds one place in the queue for all of them."""
@@ -23,6 +24,7 @@ class Ranked:
 
     Attributes:
         usage: of the rubric and all comparisons.
+        record: of the rubric.
     """
 
     ranking: Ranking | None
@@ -30,6 +32,7 @@ class Ranked:
     rubric: Rubric | None
     usage: Usage
     timing: Timing
+    record: RubricRecord | None = None
 
 
 class Rankings:
@@ -62,7 +65,8 @@ class Rankings:
                 found = await rank(call.responses, work.compare, options)
                 usage += work.usage
             timing.engine_s = time.monotonic() - began
-        return Ranked(found, reason, rubric, usage, timing)
+            record = await self._scoring.record(rubric)
+        return Ranked(found, reason, rubric, usage, timing, record)
 
 
 class _Work:

@@ -24,7 +24,7 @@ from service.judging import (
 )
 from service.metrics import Metrics
 from service.settings import JudgingSettings
-from service.store import Store, judgement_key
+from service.store import RubricRecord, Store, judgement_key
 
 _JUDGEMENT = TypeAdapter(Judgement)
 _SAMPLED = ("voted", "undecided", "evaluator")
@@ -38,6 +38,7 @@ class Scored:
     Attributes:
         voices: of the evaluators that were asked, in that order.
         panel: what they and the judge come to; None where none was asked.
+        record: of the rubric.
     """
 
     judgement: Judgement
@@ -45,6 +46,7 @@ class Scored:
     cached: bool
     voices: tuple[Voice, ...] = ()
     panel: PanelVerdict | None = None
+    record: RubricRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,13 @@ class RubricWritten:
 
     Attributes:
         voices: of the evaluators that were asked, in that order.
+        record: of the rubric.
     """
 
     written: WrittenRubric
     timing: Timing
     voices: tuple[Voice, ...] = ()
+    record: RubricRecord | None = None
 
 
 class Scoring:
@@ -108,7 +112,13 @@ class Scoring:
             settled = await self._consulting.settle(call, comparison, judgement, timing)
         self._honesty.saw(comparison, settled.judgement, call.run_id)
         self._count(settled.judgement)
-        return Scored(settled.judgement, timing, cached, settled.voices, settled.panel)
+        return Scored(
+            settled.judgement, timing, cached, settled.voices, settled.panel, settled.record
+        )
+
+    async def record(self, rubric: Rubric | None) -> RubricRecord | None:
+        """How often evaluators reached the verdict by this rubric alone."""
+        return await self._consulting.record(rubric)
 
     async def judge(
         self, comparison: Comparison, call: Call, rubric: Rubric | None
@@ -140,8 +150,12 @@ class Scoring:
             self._honesty.probe(comparison, judgement, given, options, call.run_id)
         return judgement, kept is not None
 
-    async def write_rubric(self, call: Call) -> RubricWritten:
+    async def write_rubric(self, call: Call, label: int | None = None) -> RubricWritten:
         """Writes a rubric for a comparison, keeps it under its id, and asks the evaluators.
+
+        Args:
+            call: the comparison.
+            label: the response that is known to be better, for the rubric's record.
 
         Raises:
             ServiceError: any of them; see `service.errors`.
@@ -153,7 +167,8 @@ class Scoring:
             written = await self.rubric_for(comparison, call)
             timing.engine_s = time.monotonic() - began
             voices = await self._consulting.voices(call, comparison, written.rubric, timing)
-        return RubricWritten(written, timing, voices)
+            record = await self._consulting.record(written.rubric, voices, label)
+        return RubricWritten(written, timing, voices, record)
 
     async def rubric_for(self, comparison: Comparison, call: Call) -> WrittenRubric:
         """Writes a rubric for one comparison of an admitted call and keeps it.

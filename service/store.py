@@ -6,6 +6,7 @@ here either answers quickly or counts as a miss.
     judgement:<release fingerprint>:<digest of the question put>   cache.judgement_ttl_s
     rubric:<id>                                                    cache.rubric_ttl_s
     counts:<release fingerprint>[:<run id>]                        cache.run_ttl_s after the last
+    record:<id of a rubric>                                        cache.rubric_ttl_s after the last
 
 Only texts, digests and sums are kept, no image bytes.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis.asyncio
@@ -35,6 +36,19 @@ _log = structlog.get_logger(__name__)
 _PREFIX = "proxy_grm"
 _RUBRIC = TypeAdapter(Rubric)
 _TIMEOUT_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class RubricRecord:
+    """How well a rubric has done: opinions that evaluators formed from it alone.
+
+    Attributes:
+        opinions: how many there were, where it was known what they should have been.
+        agreed: how many of them reached it.
+    """
+
+    opinions: int
+    agreed: int
 
 
 class Store:
@@ -107,6 +121,23 @@ class Store:
             stop_if_cancelled()
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
+
+    async def record(self, rubric_id: str, opinions: int = 0, agreed: int = 0) -> RubricRecord:
+        """Adds to a rubric's record and returns all of it; zeros where Redis does not answer."""
+        key = f"{_PREFIX}:record:{rubric_id}"
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                if opinions:
+                    pipe.hincrby(key, "opinions", opinions)
+                    pipe.hincrby(key, "agreed", agreed)
+                    pipe.expire(key, self._settings.rubric_ttl_s)
+                pipe.hmget(key, ["opinions", "agreed"])
+                *_, counted = await pipe.execute()
+            stop_if_cancelled()
+            return RubricRecord(*(int(count or 0) for count in counted))
+        except (RedisError, OSError, TimeoutError, ValueError) as error:
+            self._unavailable(error)
+            return RubricRecord(0, 0)
 
     async def _get(self, key: str) -> dict[str, Any] | None:
         try:

@@ -43,7 +43,7 @@ async def rubric(request: Request) -> Response:
     """By what should these two responses be judged? The rubric's id can be given to `/score`."""
     gateway = gateway_of(request)
     asked = parse(RubricRequest, await read_body(request, gateway.settings.limits.body_bytes))
-    done = await unless_gone(request, gateway.scoring.write_rubric(asked.call()))
+    done = await unless_gone(request, gateway.scoring.write_rubric(asked.call(), asked.label))
     name = asked.id or f"rubric_{uuid4().hex}"
     answer = RubricAnswer.of(done, name, gateway.release, asked.label)
     return _respond(request, answer, answer.status, answer.timing)

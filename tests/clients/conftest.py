@@ -40,6 +40,7 @@ JUDGEMENT: dict[str, Any] = {
         "text": "1. Truth (100%)",
         "criteria": [{"name": "Truth", "description": "", "weight": 1.0}],
         "justification": None,
+        "record": None,
     },
     "evaluation": "The first is true.",
     "verdicts": [{"order": "given", "preferred": 1, "probability": 0.83, "text": "..."}],

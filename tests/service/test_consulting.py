@@ -15,7 +15,8 @@ from service.evaluators import GuardedEvaluator, Opinion, Roster
 from service.evaluators.scripted import ScriptedEvaluator
 from service.judging import Judgement, Usage
 from service.metrics import Metrics
-from service.settings import EvaluatorSettings
+from service.settings import CacheSettings, EvaluatorSettings
+from service.store import Store
 
 pytestmark = pytest.mark.anyio
 
@@ -36,14 +37,16 @@ UNDECIDED = Judgement(
 
 
 class Asking:
-    """Consulting with evaluators that have these opinions."""
+    """Consulting with evaluators that have these opinions, and no Redis to keep a record in."""
 
     def __init__(self, stronger: str | None, **opinions: Opinion) -> None:
         self.evaluators = {n: ScriptedEvaluator(lambda *_, o=o: o) for n, o in opinions.items()}
         metrics = Metrics(CollectorRegistry())
         settings = EvaluatorSettings(kind="tests", weight=3)
         guarded = {n: GuardedEvaluator(n, e, settings, metrics) for n, e in self.evaluators.items()}
-        self.consulting = Consulting(Roster(guarded), stronger)
+        self.consulting = Consulting(
+            Roster(guarded), Store("unix:///no.socket", CacheSettings(), metrics), stronger
+        )
 
     async def settle(self, judgement: Judgement, **changes: Any):
         call = replace(CALL, **changes)

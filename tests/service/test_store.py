@@ -19,7 +19,7 @@ from models.rubric import Rubric
 from service.judging import JudgingOptions
 from service.metrics import Metrics
 from service.settings import CacheSettings
-from service.store import Store, judgement_key
+from service.store import RubricRecord, Store, judgement_key
 
 pytestmark = pytest.mark.anyio
 
@@ -218,3 +218,19 @@ async def test_two_stores_share_one_redis(redis_url: str, metrics: Metrics):
     assert await second.judgement("f:abc") == {"preferred": 2}
     await first.close()
     await second.close()
+
+
+async def test_a_rubrics_record_adds_up_and_goes_with_the_rubric(store: Store, redis_url: str):
+    assert await store.record("rub_1") == RubricRecord(0, 0)
+    assert await store.record("rub_1", 3, 2) == RubricRecord(3, 2)
+    assert await store.record("rub_1", 1, 0) == RubricRecord(4, 2)
+    assert await store.record("rub_2") == RubricRecord(0, 0)
+    with redis.Redis.from_url(redis_url) as client:
+        assert 0 < client.ttl("proxy_grm:record:rub_1") <= 200
+
+
+async def test_without_redis_a_record_is_empty_and_no_error():
+    metrics = Metrics(CollectorRegistry())
+    nowhere = Store("unix:///no.socket", CacheSettings(), metrics)
+    assert await nowhere.record("rub_1", 3, 2) == RubricRecord(0, 0)
+    await nowhere.close()

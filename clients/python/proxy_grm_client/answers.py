@@ -21,13 +21,25 @@ class Criterion(_Answer):
     weight: float
 
 
+class RubricRecord(_Answer):
+    """How often evaluators reached the verdict, or the label, by a rubric alone."""
+
+    opinions: int
+    agreed: int
+
+
 class Rubric(_Answer):
-    """Weighted criteria; `criteria` is empty where they could not be read out of `text`."""
+    """Weighted criteria; `criteria` is empty where they could not be read out of `text`.
+
+    Attributes:
+        record: None while no evaluator had an opinion by it.
+    """
 
     id: str
     text: str
     criteria: tuple[Criterion, ...] = ()
     justification: str | None = None
+    record: RubricRecord | None = None
 
 
 class Verdict(_Answer):

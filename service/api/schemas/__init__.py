@@ -6,6 +6,7 @@ from service.api.schemas.opinions import CheckedEvaluatorOut, ConfiguredOut, Eva
 from service.api.schemas.parts import (
     Answer,
     CriterionOut,
+    RecordOut,
     ReleaseOut,
     RubricOut,
     TimingOut,
@@ -45,6 +46,7 @@ __all__ = [
     "RankRequest",
     "RankedOut",
     "RateOut",
+    "RecordOut",
     "ReleaseOut",
     "RubricAnswer",
     "RubricIn",

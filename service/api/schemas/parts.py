@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from models.comparison import Position
 from models.release import Release
 from models.rubric import Rubric
+from service.store import RubricRecord
 
 
 class Answer(BaseModel):
@@ -28,6 +29,13 @@ class CriterionOut(Answer):
     weight: float
 
 
+class RecordOut(Answer):
+    """How often evaluators reached the verdict, or the label, by a rubric alone."""
+
+    opinions: int
+    agreed: int
+
+
 class RubricOut(Answer):
     """The criteria as text, and as far as they could be read."""
 
@@ -35,11 +43,16 @@ class RubricOut(Answer):
     text: str
     criteria: tuple[CriterionOut, ...]
     justification: str | None
+    record: RecordOut | None = None
 
     @classmethod
-    def of(cls, rubric: Rubric | None) -> Self | None:
+    def of(cls, rubric: Rubric | None, record: RubricRecord | None) -> Self | None:
         """The rubric on the wire; None where there is none."""
-        return None if rubric is None else cls.model_validate(rubric)
+        if rubric is None:
+            return None
+        known = record is not None and record.opinions > 0
+        shown = RecordOut.model_validate(record) if known else None
+        return cls.model_validate(rubric).model_copy(update={"record": shown})
 
 
 class VerdictOut(Answer):

@@ -83,7 +83,7 @@ class RankAnswer(Answer):
             spent=SpentOut(
                 comparisons=len(met), tokens=usage.prompt_tokens + usage.completion_tokens
             ),
-            rubric=RubricOut.of(ranked.rubric),
+            rubric=RubricOut.of(ranked.rubric, ranked.record),
             release=ReleaseOut.of(release),
             usage=UsageOut.model_validate(usage),
             timing=TimingOut.model_validate(ranked.timing),

@@ -280,3 +280,27 @@ async def test_escalation_brings_its_own_votes(gateway):
 async def test_an_escalation_to_nobody_stops_the_start(start_gateway):
     with pytest.raises(EvaluatorInvalid, match="there is no evaluator 'big'"):
         await start_gateway(judging={"escalation": {"evaluator": "big"}})
+
+
+async def test_a_rubrics_record_says_how_often_it_led_to_the_verdict(gateway):
+    async def record(**changes: object) -> object:
+        found = (await gateway.score(responses=LONGER_SECOND, **changes)).json()
+        return found["rubric"]["record"]
+
+    assert await record() is None
+    assert await record(evaluators=["absent"]) is None
+    everybody = ["mine", "proxy", "self", "absent"]
+    assert await record(evaluators=everybody) == {"opinions": 3, "agreed": 2}
+    text = {"text": "1. Length (100%)"}
+    assert await record(evaluators=["mine"], rubric=text) == {"opinions": 4, "agreed": 2}
+    assert await record() == {"opinions": 4, "agreed": 2}
+    assert await record(rubric={"text": "1. Other (100%)"}) is None
+    ranked = await gateway.client.post("/rank", json={"question": "?", "responses": LONGER_SECOND})
+    assert ranked.json()["rubric"]["record"] == {"opinions": 4, "agreed": 2}
+
+
+async def test_a_label_adds_to_the_record_and_its_absence_does_not(gateway):
+    asked = {"question": "?", "responses": LONGER_SECOND, "evaluators": ["proxy", "mine"]}
+    for label, record in ((None, None), (2, {"opinions": 2, "agreed": 1})):
+        found = await gateway.client.post("/rubric", json=asked | {"label": label})
+        assert found.json()["rubric"]["record"] == record

@@ -39,6 +39,7 @@ async def test_a_rubric_is_written_read_and_named(gateway):
                 },
             ],
             "justification": "Being right matters most.",
+            "record": None,
         },
         "evaluators": [],
         "agreement": None,

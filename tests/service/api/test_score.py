@@ -109,6 +109,7 @@ async def test_a_comparison_gets_a_whole_judgement(start_gateway):
             {"name": "Tone", "description": "", "weight": pytest.approx(0.2)},
         ],
         "justification": "So.",
+        "record": None,
     }
     assert set(timing) == {"queue_s", "image_s", "engine_s", "total_s"}
     assert 0 <= timing["engine_s"] <= timing["total_s"] < 5
