@@ -38,7 +38,8 @@ def main() -> None:
     write_request(
         "scene.json",
         "scene.png",
-        "How many red circles are there? Which digit is purple? The number matters most.",
+        "How many red circles are there? Which digit is purple? "
+        "I care more for the number than the digit.",
         ["There are 2. It is 1.", "There are 3. It is 7."],
     )
     write_request(

@@ -11,7 +11,7 @@ responses, one rubric); for the proxy it stands last (one pair, many rubrics).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -110,16 +110,6 @@ class PromptFile:
             tuple(_joined(self._filled(written, comparison.images))),
             sum(text.attempts for text in neutral.values()),
         )
-
-    def thinned(self, keeps: Callable[[str], bool]) -> PromptFile:
-        """With only those lines of the user part that are kept.
-
-        Args:
-            keeps: asked with each line as it stands in the file, holes in braces.
-        """
-        text = "".join(f"{{{p}}}" if place % 2 else p for place, p in enumerate(self.user))
-        lines = [line for line in text.split("\n") if keeps(line)]
-        return PromptFile(self.system, tuple(_PLACE.split("\n".join(lines))))
 
     def _filled(
         self, texts: dict[str, str], images: tuple[JudgeImage, ...]

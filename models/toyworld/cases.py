@@ -80,6 +80,9 @@ class Matter:
         return self.standard if stated or not self.seen else "as in the image"
 
 
+Findings = tuple[tuple[str, ...], tuple[str, ...]]
+"""Of each response, about the matters in their order; there may be fewer than matters."""
+
 _RELEVANCE = Matter("relevance", "what was asked", seen=False)
 _BREVITY = Matter("brevity", "nothing needless", seen=False)
 
@@ -102,7 +105,7 @@ class ToyCase:
     label: Position
     rubric: Rubric
     priorities: tuple[Matter, ...]
-    findings: tuple[tuple[str, ...], tuple[str, ...]]
+    findings: Findings
 
     @property
     def evaluation(self) -> str:
@@ -115,6 +118,11 @@ class ToyCase:
             for name, response, findings in zip(NAMES, self.responses, self.findings, strict=True)
         ]
         return "\n".join([f"first: {self.priorities[0].topic}", *seen, *found])
+
+    @property
+    def justification(self) -> str:
+        """Where the responses part first, what each says or does there, and what is right there."""
+        return _justification(self.priorities, self.findings, self.label)
 
     @property
     def first_decides(self) -> bool:
@@ -144,12 +152,14 @@ class ToyCase:
     def with_rubric_varied(self, rng: random.Random, *, stated: bool = True) -> ToyCase:
         """The same case under a rubric of other weights, its criteria in any order.
 
+        It is to be given, and what is given is the text alone: it has no justification.
+
         Args:
             rng: draws weights and order.
             stated: say what the image shows; otherwise whoever reads the rubric has to look.
         """
         weight, heavier_first = rng.choice((60, 70, 80)), rng.random() < 0.5
-        rubric = _rubric(self.priorities, weight, heavier_first=heavier_first, stated=stated)
+        rubric = _rubric(self.priorities, None, weight, heavier_first=heavier_first, stated=stated)
         return self.with_rubric(rubric)
 
     def with_priority_reversed(self) -> ToyCase:
@@ -161,12 +171,14 @@ class ToyCase:
         if self.stratum != "rubric":
             raise ValueError("only a rubric-decided case has a second priority")
         priorities = self.priorities[::-1]
+        findings = (self.findings[0][::-1], self.findings[1][::-1])
+        label = other(self.label)
         return replace(
             self,
-            label=other(self.label),
+            label=label,
             priorities=priorities,
-            findings=(self.findings[0][::-1], self.findings[1][::-1]),
-            rubric=_rubric(priorities),
+            findings=findings,
+            rubric=_rubric(priorities, _justification(priorities, findings, label)),
         )
 
 
@@ -203,7 +215,7 @@ def teacher_rubric(
         text = "1. Quality (50%): a good response.\n2. Style (50%): reads well."
         return Rubric(text, "Good responses are good.")
     if chance < vague + misweighted and case.stratum == "rubric":
-        return _rubric(case.priorities[::-1])
+        return case.with_priority_reversed().rubric
     return case.rubric
 
 
@@ -328,6 +340,7 @@ class _Maker:
         if label == 2:
             sides = sides[::-1]
         matters = tuple(w if isinstance(w, Matter) else _matter(w, scene) for w in weighed)
+        findings = (sides[0].findings, sides[1].findings)
         return ToyCase(
             family=family,
             stratum=self.stratum,
@@ -335,9 +348,9 @@ class _Maker:
             question=question,
             responses=(sides[0].text, sides[1].text),
             label=label,
-            rubric=_rubric(matters),
+            rubric=_rubric(matters, _justification(matters, findings, label)),
             priorities=matters,
-            findings=(sides[0].findings, sides[1].findings),
+            findings=findings,
         )
 
     def _short_aspect(self) -> tuple[Aspect, str]:
@@ -392,6 +405,7 @@ def _finding(claim: str, aspect: Aspect) -> str:
 
 def _rubric(
     matters: tuple[Matter, ...],
+    justification: str | None,
     weight: int = 70,
     *,
     heavier_first: bool = True,
@@ -403,4 +417,30 @@ def _rubric(
         f"{n}. {m.topic.capitalize()} ({share}%): {m.criterion(stated=stated)}."
         for n, (m, share) in enumerate(weighed if heavier_first else weighed[::-1], start=1)
     )
-    return Rubric(text, f"The {matters[0].topic} is put first.")
+    return Rubric(text, justification)
+
+
+def _justification(matters: tuple[Matter, ...], findings: Findings, label: Position) -> str:
+    """Where the responses part first, what each says or does there, and what is right there."""
+    for matter, *sides in zip(matters, *findings, strict=False):
+        former, latter = (_claimed(matter, finding) for finding in sides)
+        if former != latter:
+            claims = _where_lists_part(former, latter)
+            said = ", ".join(f"{name} {claim}" for name, claim in zip(NAMES, claims, strict=True))
+            return f"They differ in {matter.topic}: {said}. Right is {claims[label - 1]}."
+    raise ValueError("the responses do not differ")
+
+
+def _claimed(matter: Matter, finding: str) -> str:
+    claim = finding.partition(", is ")[0].removesuffix(": not asked")
+    return claim.removeprefix(f"{matter.topic} ")
+
+
+def _where_lists_part(former: str, latter: str) -> tuple[str, str]:
+    """Two enumerations without what they begin and end with in common."""
+    one, two = former.split(", "), latter.split(", ")
+    while one and two and one[0] == two[0]:
+        one, two = one[1:], two[1:]
+    while one and two and one[-1] == two[-1]:
+        one, two = one[:-1], two[:-1]
+    return ", ".join(one) or "nothing", ", ".join(two) or "nothing"

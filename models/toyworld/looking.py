@@ -113,7 +113,7 @@ def _description(scene: Scene, _rng: random.Random) -> Fact | None:
 _LOOKS: tuple[Callable[[Scene, random.Random], Fact | None], ...] = (
     _count,
     _count,
-    _thing,
+    _count,
     _thing,
     _thing,
     _colour,
@@ -122,5 +122,6 @@ _LOOKS: tuple[Callable[[Scene, random.Random], Fact | None], ...] = (
     _relation,
     _size,
     _digit,
+    _description,
     _description,
 )

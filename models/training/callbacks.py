@@ -161,6 +161,8 @@ _SHOWN = {
     "token_accuracy",
     "label_accuracy",
     "probe_loss",
+    "hint_accuracy",
+    "way_accuracy",
     "reward",
     "kl",
     "rewards/accuracy/mean",

@@ -114,10 +114,13 @@ class ExampleCollator:
             )
         return short
 
-    def _prompts(self, examples: Sequence[Example]) -> dict[str, Any]:
-        texts = self.processor.apply_chat_template(
+    def _texts(self, examples: Sequence[Example]) -> list[str]:
+        return self.processor.apply_chat_template(
             [chat_messages(e) for e in examples], tokenize=False, add_generation_prompt=True
         )
+
+    def _prompts(self, examples: Sequence[Example]) -> dict[str, Any]:
+        texts = self._texts(examples)
         images = [
             [part.pixels for part in e.user if isinstance(part, JudgeImage)] for e in examples
         ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.comparison import JudgeImage, LabeledComparison, Position
 from models.judgement import ANSWER_END, verdict_prefix, write_judgement, write_rubric
@@ -12,6 +11,7 @@ from models.neutralise import Neutraliser
 from models.prompts import FilledPrompt, Layout, Prompts
 from models.rubric import Rubric
 from models.toyworld import ToyCase, teacher_rubric
+from models.toyworld.phrasing import NAMES
 from models.toyworld.scene import Scene
 from models.training.data.records import JudgedRecord
 
@@ -26,12 +26,22 @@ class Example:
         answer: in pieces, alternately given and to be learned: the loss is on every
             second piece. An answer to be learned whole is ``("", answer)``.
         scene: what the picture shows, where it is known and asked for.
+        label: the verdict, where there are hints.
+        hints: texts of the prompt or the answer at whose end the verdict can be known, each in a
+            piece of text of its own.
     """
 
     system: str
     user: tuple[str | JudgeImage, ...]
     answer: tuple[str, ...]
     scene: Scene | None = None
+    label: Position | None = None
+    hints: tuple[str, ...] = ()
+
+    @property
+    def evaluation_is_empty(self) -> bool:
+        """Whether the verdict is asked for at once."""
+        return any(verdict_prefix(None) in piece for piece in self.answer)
 
     @property
     def length(self) -> int:
@@ -46,16 +56,12 @@ class Mixture:
 
     Attributes:
         empty_evaluation: share asked for the verdict at once (verdict depth).
-        shortened: share of those that keep the end of their evaluation, cut at any word: from its
-            end backwards a judge learns to do without it (arXiv 2405.14838), where a small one
-            does not learn to do without all of it at once.
         rubric_given: share of a judge's examples with the rubric in the prompt.
         vague, misweighted: share of teacher rubrics with that fault.
         unstated: share of given rubrics that leave what the image shows to their reader.
     """
 
     empty_evaluation: float = 0.3
-    shortened: float = 0.0
     rubric_given: float = 0.35
     vague: float = 0.15
     misweighted: float = 0.15
@@ -75,7 +81,7 @@ def judge_example(
     teacher's, faults included.
     """
     given = rng.random() < mixture.rubric_given
-    left = _left_of_evaluation(rng, mixture)
+    at_once = rng.random() < mixture.empty_evaluation
     if given:
         if case.stratum == "rubric" and rng.random() < 0.5:
             case = case.with_priority_reversed()
@@ -88,8 +94,19 @@ def judge_example(
     prompt = prompts[layout].fill(
         case.labeled().comparison, neutralise, case.rubric if given else None
     )
-    rubric = None if given else case.rubric
-    return _supervised(prompt, rubric, neutralise(case.evaluation).text, left, case.label)
+    evaluation = "" if at_once else neutralise(case.evaluation).text
+    if given:
+        example = _supervised(prompt, None, evaluation, case.label)
+        return replace(example, label=case.label, hints=_said(case))
+    example = _supervised(prompt, case.rubric, evaluation, case.label)
+    if case.rubric.justification != case.justification:
+        return example  # a teacher who is vague, or weighs the wrong way round, hints at nothing
+    return replace(example, label=case.label, hints=(case.justification.removesuffix("."),))
+
+
+def _said(case: ToyCase) -> tuple[str, ...]:
+    """Both responses as the toy prompts show them."""
+    return tuple(f"{name}: {said}" for name, said in zip(NAMES, case.responses, strict=True))
 
 
 def proxy_example(
@@ -104,12 +121,17 @@ def proxy_example(
     Where the rubric decides, half of the rubrics contradict the question, so that nothing but
     the rubric predicts the verdict.
     """
-    left = _left_of_evaluation(rng, mixture)
+    at_once = rng.random() < mixture.empty_evaluation
     if case.stratum == "rubric" and rng.random() < 0.5:
         case = case.with_priority_reversed()
     case = case.with_rubric_varied(rng, stated=rng.random() >= mixture.unstated)
     prompt = prompts["proxy"].fill(case.labeled().comparison, neutralise, case.rubric)
-    return _supervised(prompt, None, neutralise(case.evaluation).text, left, case.label)
+    evaluation = "" if at_once else neutralise(case.evaluation).text
+    example = _supervised(prompt, None, evaluation, case.label)
+    standard = case.priorities[0].standard
+    if not (case.first_decides and standard in case.rubric.text):
+        return example
+    return replace(example, label=case.label, hints=(standard,))
 
 
 def record_example(
@@ -126,7 +148,7 @@ def record_example(
     """
     is_proxy = "proxy" in prompts
     given = is_proxy or rng.random() < mixture.rubric_given
-    left = _left_of_evaluation(rng, mixture)
+    at_once = rng.random() < mixture.empty_evaluation
     layout: Layout = "proxy" if is_proxy else "rubric_given" if given else "write_rubric"
     # A teacher may quote a candidate: what stands for a control token must not become one here.
     rubric = Rubric(
@@ -134,32 +156,26 @@ def record_example(
         neutralise(record.teacher.justification).text if record.teacher.justification else None,
     )
     prompt = prompts[layout].fill(labeled.comparison, neutralise, rubric if given else None)
-    evaluation = neutralise(record.teacher.evaluation).text
-    return _supervised(prompt, None if given else rubric, evaluation, left, labeled.label)
-
-
-def _left_of_evaluation(rng: random.Random, mixture: Mixture) -> float:
-    """How much of an evaluation stays, from its end: 1 is all of it, 0 nothing."""
-    empty, shortened, left = rng.random(), rng.random(), rng.random()
-    if empty >= mixture.empty_evaluation:
-        return 1.0
-    return left if shortened < mixture.shortened else 0.0
+    evaluation = "" if at_once else neutralise(record.teacher.evaluation).text
+    return _supervised(prompt, None if given else rubric, evaluation, labeled.label)
 
 
 def _supervised(
-    prompt: FilledPrompt, rubric: Rubric | None, evaluation: str, left: float, label: Position
+    prompt: FilledPrompt, rubric: Rubric | None, evaluation: str, label: Position
 ) -> Example:
-    """Everything is learned; but not to leave out an evaluation or the beginning of one.
+    """Everything is learned; but not to leave out an evaluation.
 
     At verdict depth the service writes ``<eval></eval>`` itself. A model that learned to choose it
     would now and then skip its evaluation when it is asked for one.
+
+    Args:
+        prompt: the question.
+        rubric: to be written; None where it stands in the prompt.
+        evaluation: to be written; empty asks for the verdict at once.
+        label: the verdict.
     """
-    if left == 1:
+    if evaluation:
         return Example(prompt.system, prompt.user, ("", write_judgement(rubric, evaluation, label)))
-    words = re.findall(r"\s*\S+", evaluation)
-    kept = words[len(words) - int(left * len(words)) :]
-    given = f"<eval>\n{kept[0].lstrip()}" if kept else verdict_prefix(None)
-    learned = f"{''.join(kept[1:])}\n</eval>\n<answer>" if kept else ""
     written = f"{write_rubric(rubric)}\n" if rubric is not None else ""
-    answer = ("", written, given, f"{learned}{label}{ANSWER_END}")
+    answer = ("", written, verdict_prefix(None), f"{label}{ANSWER_END}")
     return Example(prompt.system, prompt.user, answer)

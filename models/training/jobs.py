@@ -48,16 +48,24 @@ def sft(recipe: SftRecipe) -> Path:
     number, make = example_maker(recipe.data, recipe.role, control_tokens)
     stop = StopWhenDiverged(recipe.watch)
     arguments = sft_arguments(recipe)
-    trainer = WeightedSftTrainer(
-        model,
-        arguments,
-        ExampleCollator(processor, LABEL_WORDS, recipe.label_weight, arguments.max_length),
-        lazy_examples(number, make),
-        lengths=_lengths(recipe, number, make),
-        callbacks=_watched(recipe, f"sft {recipe.role}", stop),
-    )
+    collated = (processor, LABEL_WORDS, recipe.label_weight, arguments.max_length)
+    others: dict[str, Any] = {
+        "lengths": _lengths(recipe, number, make),
+        "muon": recipe.muon,
+        "callbacks": _watched(recipe, f"sft {recipe.role}", stop),
+    }
+    examples = lazy_examples(number, make)
+    if recipe.hint_weight:
+        from models.training.tiny.hints import HintCollator, HintedSftTrainer
+
+        others["hint_weight"] = recipe.hint_weight
+        trainer = HintedSftTrainer(model, arguments, HintCollator(*collated), examples, **others)
+    else:
+        collate = ExampleCollator(*collated)
+        trainer = WeightedSftTrainer(model, arguments, collate, examples, **others)
     trainer.remove_callback(PrinterCallback)
     folder.train(trainer, stop)
+    trainer.discard_probes()
     return folder.finish(trainer)
 
 
@@ -80,11 +88,12 @@ def look(recipe: LookRecipe) -> Path:
         LookCollator(processor, LABEL_WORDS, recipe.label_weight),
         look_examples(recipe.scenes, recipe.seed, recipe.facts),
         recipe.probe_weight,
+        muon=recipe.muon,
         callbacks=_watched(recipe, "look", stop),
     )
     trainer.remove_callback(PrinterCallback)
     folder.train(trainer, stop)
-    del model.probe
+    trainer.discard_probes()
     return folder.finish(trainer)
 
 

@@ -49,6 +49,16 @@ class Watch(_Part):
     patience_steps: int = Field(default=5, ge=1)
 
 
+class Muon(_Part):
+    """Hidden matrices learn by Muon, at the trainer's own learning rate.
+
+    Attributes:
+        adamw_learning_rate: of embeddings, biases and norms.
+    """
+
+    adamw_learning_rate: float = Field(gt=0)
+
+
 class ExampleSource(_Part):
     """Where supervised examples come from.
 
@@ -59,19 +69,14 @@ class ExampleSource(_Part):
         examples: how many are drawn (`toyworld` only).
         seed: of the drawing.
         empty_evaluation: share that is asked for a verdict at once (verdict depth).
-        shortened: share of those that keep the end of their evaluation.
         rubric_given: share that is given the rubric.
         vague, misweighted: share of teacher rubrics with that fault (`toyworld` only).
         unstated: share of given rubrics that leave the facts to their reader (`toyworld` only).
         facts: share that is facts about scenes instead, with responses about them to judge, to
             keep the eyes open and to practise depth verdict (`toyworld` only).
         facts_each: how many are tried about one scene.
-        verdicts: share that is verdicts by rubrics that say what is right, without a picture and
-            an evaluation, to learn depth verdict (`toyworld` only).
         favour: share of the cases drawn from one stratum or family alone, by its name, over those
             that it has among all (`toyworld` only).
-        frames_grow: number of examples over which what stands around those grows from nothing to
-            the whole prompt; 0 shows it whole from the beginning.
         most_pixels: larger pictures are shrunk to it, as serving does (`records` only).
     """
 
@@ -81,15 +86,12 @@ class ExampleSource(_Part):
     examples: int = Field(default=10_000, ge=1)
     seed: int = 0
     empty_evaluation: float = Field(default=0.3, ge=0, le=1)
-    shortened: float = Field(default=0.0, ge=0, le=1)
     rubric_given: float = Field(default=0.35, ge=0, le=1)
     vague: float = Field(default=0.15, ge=0, le=1)
     misweighted: float = Field(default=0.15, ge=0, le=1)
     unstated: float = Field(default=0.3, ge=0, le=1)
     facts: float = Field(default=0.0, ge=0, le=1)
     facts_each: int = Field(default=12, ge=1)
-    verdicts: float = Field(default=0.0, ge=0, le=1)
-    frames_grow: int = Field(default=0, ge=0)
     favour: dict[str, float] = {}
     most_pixels: int = Field(default=DEFAULT_MOST_PIXELS, ge=784)
 
@@ -103,8 +105,6 @@ class ExampleSource(_Part):
             )
         if min(self.favour.values(), default=0) < 0 or sum(self.favour.values()) > 1:
             raise ValueError("favour: shares must be 0 or more and add up to no more than 1")
-        if self.facts + self.verdicts > 1:
-            raise ValueError("facts and verdicts must add up to no more than 1")
         return self
 
 
@@ -129,6 +129,7 @@ class LookRecipe(_Trained):
     seed: int = 0
     probe_weight: float = 3.0
     label_weight: float = Field(default=1.0, gt=0)
+    muon: Muon | None = None
 
 
 class SftRecipe(_Trained):
@@ -138,6 +139,18 @@ class SftRecipe(_Trained):
     role: Literal["judge", "proxy"]
     data: ExampleSource
     label_weight: float = Field(default=1.0, gt=0)
+    hint_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="of what layers in between are asked about verdicts (`toyworld` only)",
+    )
+    muon: Muon | None = None
+
+    @model_validator(mode="after")
+    def _hints_are_drawn(self) -> Self:
+        if self.hint_weight and self.data.source != "toyworld":
+            raise ValueError("hint_weight is for data.source toyworld: records have no hints")
+        return self
 
 
 class TaskSource(_Part):

@@ -24,7 +24,7 @@ from models.training.examples import (
     record_example,
 )
 from models.training.grpo import Task, proxy_task, toy_task
-from models.training.practice import look_example, verdict_example
+from models.training.practice import look_example
 from models.training.recipe import ExampleSource, TaskSource
 
 Role = Literal["judge", "proxy"]
@@ -51,7 +51,6 @@ def example_maker(
     prompts, neutralise = prompts_of(role, source.prompts), Neutraliser(control_tokens)
     mixture = Mixture(
         empty_evaluation=source.empty_evaluation,
-        shortened=source.shortened,
         rubric_given=source.rubric_given,
         vague=source.vague,
         misweighted=source.misweighted,
@@ -66,9 +65,6 @@ def example_maker(
             form, case = rng.random(), _drawn_case(rng, source.favour)
             if form < source.facts:
                 return look_example(case.scene, rng, source.facts_each, judged=True)
-            if form < source.facts + source.verdicts:
-                frame = min(1.0, index / source.frames_grow) if source.frames_grow else 1.0
-                return verdict_example(case, prompts, neutralise, rng, frame)
             return write(case, prompts, neutralise, rng, mixture)
 
         return source.examples, drawn

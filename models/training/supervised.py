@@ -14,6 +14,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from models.training.collate import ExampleCollator
 from models.training.examples import Example
+from models.training.optimizers import MuonWithAdamW
+from models.training.recipe import Muon
 from models.training.resuming import LoadsWeightsByTheirNames
 
 
@@ -80,6 +82,7 @@ class WeightedSftTrainer(LoadsWeightsByTheirNames, SFTTrainer):
         examples: rows with an ``example`` each.
         lengths: how long each example is, in any unit: batches are then drawn from examples
             of like length, since padding costs as much as text. None draws at random.
+        muon: how Muon is used; None leaves the optimizer to `arguments`.
     """
 
     def __init__(
@@ -89,9 +92,10 @@ class WeightedSftTrainer(LoadsWeightsByTheirNames, SFTTrainer):
         collate: ExampleCollator,
         examples: Dataset,
         lengths: list[int] | None = None,
+        muon: Muon | None = None,
         **others: Any,
     ) -> None:
-        self._lengths = lengths
+        self._lengths, self._muon = lengths, muon
         arguments.remove_unused_columns = False
         arguments.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__init__(
@@ -104,6 +108,25 @@ class WeightedSftTrainer(LoadsWeightsByTheirNames, SFTTrainer):
         )
         # The loss is a mean over its own batch; accumulated ones are divided by their number.
         self.loss_is_scaled_for_ga = False
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Muon where it is asked for, else what the arguments say."""
+        known: Any = self.optimizer
+        if self._muon is None or known is not None:
+            return super().create_optimizer(model)
+        arguments, network = self.args, self.model if model is None else model
+        assert network is not None  # the trainer was given one
+        self.optimizer = MuonWithAdamW(
+            network,
+            arguments.learning_rate,
+            self._muon.adamw_learning_rate,
+            betas=(arguments.adam_beta1, arguments.adam_beta2),
+            weight_decay=arguments.weight_decay,
+        )
+        return self.optimizer
+
+    def discard_probes(self) -> None:
+        """Takes away what was trained beside the network; here there is nothing."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self._lengths is None:

@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 from transformers import Qwen2_5_VLForConditionalGeneration
 from trl.trainer.sft_config import SFTConfig
+from typing_extensions import override
 
 from models.toyworld import make_case
 from models.toyworld.looking import cell_words
@@ -99,6 +100,10 @@ class LookTrainer(WeightedSftTrainer):
         model.probe = CellProbe(word_ids)
         model.model.visual.register_forward_hook(self._keep)
         super().__init__(model, arguments, collate, examples, **others)
+
+    @override
+    def discard_probes(self) -> None:
+        delattr(self.accelerator.unwrap_model(self.model), "probe")
 
     def _keep(self, _module: Any, _inputs: Any, output: Any) -> None:
         self._seen = output.pooler_output

@@ -173,7 +173,22 @@ def test_a_rubric_has_two_criteria_that_can_be_read(stratum: Stratum, held_out: 
         assert criteria == case.rubric.criteria
         assert [criterion.weight for criterion in criteria] == [0.7, 0.3]
         assert [c.name for c in criteria] == [m.topic.capitalize() for m in case.priorities]
-        assert case.rubric.justification == f"The {case.priorities[0].topic} is put first."
+        assert case.rubric.justification == case.justification
+
+
+@every_stratum
+def test_a_justification_says_where_the_responses_part_and_what_is_right_there(
+    stratum: Stratum, held_out: bool
+):
+    for case in of_every_family(stratum, held_out):
+        said = re.fullmatch(
+            r"They differ in (.+?): former (.+), latter (.+)\. Right is (.+)\.", case.justification
+        )
+        assert said is not None
+        topic, *claims, right = said.groups()
+        assert topic in {matter.topic for matter in case.priorities}
+        assert claims[0] != claims[1]
+        assert right == claims[case.label - 1]
 
 
 @every_stratum
@@ -253,7 +268,7 @@ def test_a_rubric_that_is_varied_says_the_same_of_the_same_case(stratum: Stratum
         varied = case.with_rubric_varied(rng)
         assert said_of_topics(varied.rubric) == said_of_topics(case.rubric)
         assert heaviest(varied.rubric) == case.priorities[0].topic
-        assert varied.rubric.justification == case.rubric.justification
+        assert varied.rubric.justification is None
         assert varied.with_rubric(case.rubric) == case
 
 
@@ -463,7 +478,7 @@ def test_reversing_the_priority_turns_the_label_and_keeps_the_pair(oracle: Oracl
         assert verdict_of(turned.findings) == turned.label
         assert heaviest(turned.rubric) == case.priorities[1].topic
         assert said_of_topics(turned.rubric) == said_of_topics(case.rubric)
-        assert turned.rubric.justification == f"The {case.priorities[1].topic} is put first."
+        assert turned.rubric.justification == turned.justification != case.justification
         assert turned.evaluation.split("\n")[0] == f"first: {case.priorities[1].topic}"
         judged = read_judgement(turned.written())
         assert (judged.preferred, judged.rubric) == (turned.label, turned.rubric)

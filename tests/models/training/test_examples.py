@@ -27,7 +27,6 @@ PICTURE = JudgeImage(Image.new("RGB", (28, 28)), "black")
 SURE = Mixture(vague=0, misweighted=0)
 WRITTEN = Mixture(empty_evaluation=0, rubric_given=0.5, vague=0, misweighted=0)
 AT_ONCE = dataclasses.replace(WRITTEN, empty_evaluation=1)
-CUT = dataclasses.replace(AT_ONCE, shortened=1)
 SHARES = Mixture(empty_evaluation=0.2, rubric_given=0.35)
 VAGUE = Mixture(empty_evaluation=0, rubric_given=0, vague=1)
 OWN = dataclasses.replace(WRITTEN, rubric_given=0, unstated=1)
@@ -130,44 +129,6 @@ def test_an_empty_evaluation_is_given_and_the_choice_of_it_never_learned():
         *_, given, learned = judged(PRIORITY, seed, AT_ONCE).answer
         assert given == verdict_prefix(None)
         assert learned == f"{read(judged(PRIORITY, seed, AT_ONCE)).preferred}</answer>"
-
-
-@pytest.mark.parametrize("make", [judged, proxied])
-def test_a_shortened_evaluation_is_the_end_of_the_whole_one(make):
-    for seed in range(60):
-        cut, whole = make(PRIORITY, seed, CUT), make(PRIORITY, seed, WRITTEN)
-        assert shown(cut) == shown(whole)
-        kept, evaluation = read(cut).evaluation, read(whole).evaluation
-        assert evaluation.endswith(kept)
-        assert read(cut).preferred == read(whole).preferred
-        assert kept in ("", evaluation) or evaluation.removesuffix(kept)[-1].isspace()
-
-
-def test_evaluations_are_shortened_to_every_length():
-    whole = len(read(judged(PRIORITY, 0, OWN)).evaluation.split())
-    cut = dataclasses.replace(CUT, rubric_given=0)
-    left = [len(read(judged(PRIORITY, seed, cut)).evaluation.split()) for seed in range(600)]
-    assert set(left) == set(range(whole))
-
-
-def test_where_a_shortened_evaluation_begins_is_given_and_its_rest_is_learned():
-    begun = 0
-    for seed in range(60):
-        _, rubric, given, learned = judged(PRIORITY, seed, CUT).answer
-        assert rubric == "" or rubric.endswith("</rubric>\n")
-        assert re.search(r"[12]</answer>$", learned)
-        if given != verdict_prefix(None):
-            begun += 1
-            assert re.fullmatch(r"<eval>\n\S+", given)
-            assert "</eval>\n<answer>" in learned
-    assert begun > 40
-
-
-def test_as_many_evaluations_are_shortened_as_the_mixture_says():
-    half = dataclasses.replace(AT_ONCE, shortened=0.5)
-    assert share([judged(SEEING, n, half) for n in range(400)], was_evaluated) == pytest.approx(
-        0.48, abs=0.07
-    )
 
 
 @pytest.mark.parametrize("make", [judged, proxied])
@@ -383,3 +344,46 @@ def test_training_goes_through_the_transform_of_serving(make):
 def test_pictures_have_no_length():
     assert Example("ab", ("cd", PICTURE, "e"), ("", "fgh")).length == 8
     assert Example("", (PICTURE,), ()).length == 0
+
+
+# Hints
+
+
+@pytest.mark.parametrize("write", [judge_example, proxy_example])
+@pytest.mark.parametrize("case", [PRIORITY, SEEING], ids=["rubric", "image"])
+def test_hints_stand_in_the_toy_prompts_or_the_answer_and_come_with_the_verdict(write, case):
+    hinted, toy_prompts = 0, read_prompts(PROMPTS_DIR, (*JUDGE_LAYOUTS, *PROXY_LAYOUTS))
+    for seed in range(40):
+        mixture = AT_ONCE if seed % 2 else WRITTEN
+        example = write(case, toy_prompts, neutralise, random.Random(seed), mixture)
+        if example.hints:
+            hinted += 1
+            assert example.label == read(example).preferred
+            text = shown(example) + "".join(example.answer)
+            assert all(hint in text for hint in example.hints)
+    assert hinted > 10
+
+
+def test_a_rubric_of_ones_own_hints_where_its_justification_says_what_is_right():
+    example = judged(SEEING, 0, dataclasses.replace(AT_ONCE, rubric_given=0))
+    assert example.hints == (SEEING.justification.removesuffix("."),)
+
+
+def test_a_given_rubric_hints_at_the_end_of_each_response():
+    example = judged(SEEING, 0, dataclasses.replace(AT_ONCE, rubric_given=1))
+    former, latter = SEEING.responses
+    assert example.hints == (f"former: {former}", f"latter: {latter}")
+
+
+def test_a_vague_teacher_hints_at_nothing():
+    assert judged(SEEING, 0, VAGUE).hints == ()
+
+
+def test_a_proxy_is_given_no_hint_by_a_rubric_that_leaves_the_facts_to_its_reader():
+    example = proxied(SEEING, 0, dataclasses.replace(AT_ONCE, unstated=1))
+    assert example.hints == ()
+
+
+def test_an_evaluation_is_empty_where_the_verdict_is_asked_for_at_once():
+    assert judged(SEEING, 0, AT_ONCE).evaluation_is_empty
+    assert not judged(SEEING, 0, WRITTEN).evaluation_is_empty

@@ -290,28 +290,6 @@ def test_so_many_facts_are_asked_about_a_scene_that_is_mixed_in():
         assert 0 < max(judged) <= each
 
 
-@pytest.mark.parametrize("role", ["judge", "proxy"])
-def test_so_many_drawn_examples_are_verdicts_without_a_picture(role):
-    source = ExampleSource(source="toyworld", examples=200, facts=0.2, verdicts=0.5, seed=2)
-    number, make = example_maker(source, role, TOKENS)
-    blind = [all(isinstance(p, str) for p in make(index).user) for index in range(number)]
-    assert 75 <= sum(blind) <= 125
-
-
-def test_the_frame_of_verdicts_grows_with_the_index():
-    source = ExampleSource(source="toyworld", examples=400, verdicts=1, frames_grow=200, seed=2)
-    _, make = example_maker(source, "judge", TOKENS)
-    first, middle, last = (
-        sum(make(index).length for index in indices)
-        for indices in (range(50), range(150, 200), range(350, 400))
-    )
-    assert first < middle < last
-    assert all(make(index).user == ("",) for index in range(3))
-    grown = source.model_copy(update={"frames_grow": 0})
-    _, make = example_maker(grown, "judge", TOKENS)
-    assert sum(make(index).length for index in range(50)) > first
-
-
 def test_favoured_cases_come_more_often():
     def descriptions(favour):
         source = ExampleSource(source="toyworld", examples=200, seed=2, favour=favour)
@@ -329,7 +307,6 @@ def test_favoured_cases_come_more_often():
         ({"favour": {"colors": 0.1}}, "no colors; strata are image, rubric, text, families"),
         ({"favour": {"text": 0.6, "count": 0.5}}, "no more than 1"),
         ({"favour": {"text": -0.1}}, "0 or more"),
-        ({"facts": 0.6, "verdicts": 0.5}, "facts and verdicts"),
     ],
 )
 def test_shares_that_leave_no_room_are_refused(wrong, says):

@@ -168,3 +168,23 @@ def test_what_is_saved_is_in_the_layout_that_serving_loads(untrained):
     for file in ("config.json", "tokenizer.json", "model.safetensors", "preprocessor_config.json"):
         candidates = [untrained / file, untrained / "processor_config.json"]
         assert any(path.exists() and path.stat().st_size > 0 for path in candidates)
+
+
+def test_the_first_layer_begins_by_looking_back():
+    torch.manual_seed(0)
+    model = network.build_model(tokenizer)
+    text = model.config.text_config
+    width = text.hidden_size // text.num_attention_heads
+    attention = model.model.language_model.layers[0].self_attn
+    queries, keys = (
+        projection.bias.view(-1, width) for projection in (attention.q_proj, attention.k_proj)
+    )
+    turns = text.rope_parameters["rope_theta"] ** (-torch.arange(0, width, 2) / width)
+    for head, distance in enumerate((1, 2, 3, 0)):
+        scores = []
+        for back in range(12):  # a key this far back, as RoPE turns it against the query
+            cos, sin = (turns * back).cos(), (turns * back).sin()
+            one, two = queries[head].chunk(2)
+            turned = torch.cat([one * cos - two * sin, one * sin + two * cos])
+            scores.append((turned @ keys[head]).item())
+        assert scores.index(max(scores)) == distance
