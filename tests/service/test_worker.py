@@ -136,7 +136,7 @@ def test_a_worker_may_come_before_its_gateway(site: Site):
 def test_workers_beside_a_gateway_start_and_stop_with_it_and_are_replaced(site: Site):
     def workers() -> list[psutil.Process]:
         children = psutil.Process(gateway.pid).children()
-        return [child for child in children if alive(child) and child.cmdline()[-1] == "worker"]
+        return [child for child in children if alive(child) and child.cmdline()[-1:] == ["worker"]]
 
     gateway = site.gateway("--workers", "2")
     assert eventually(lambda: len(workers()) == 2, LONG_S)
