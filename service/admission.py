@@ -2,6 +2,8 @@
 
 A lease is taken before any work is done on a comparison and given back by
 leaving its ``async with``. Waiters are served in order, interactive ones first.
+Nobody waits who would not be served in time: at three times what can be done a
+queue of patient callers would otherwise do nothing but work that comes too late.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,6 +22,10 @@ from service.metrics import Metrics
 from service.settings import AdmissionSettings
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
+_WEIGHT = 0.05  # of the newest lease in the mean time that one is held
+_LONGEST_RETRY_S = 60
+
+_Place = tuple[int, int, "asyncio.Future[None]"]
 
 
 class Admission:
@@ -27,28 +34,38 @@ class Admission:
     def __init__(self, settings: AdmissionSettings, metrics: Metrics) -> None:
         self._most_running = settings.running
         self._most_waiting = settings.waiting
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._longest_wait_s = settings.queue_s
+        self._waiting: list[_Place] = []
         self._arrivals = itertools.count()
         self._running = 0
+        self._held_s: float | None = None
         self._metrics = metrics
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
 
     @asynccontextmanager
-    async def lease(self, priority: Priority) -> AsyncGenerator[float]:
+    async def lease(self, priority: Priority, within_s: float = math.inf) -> AsyncGenerator[float]:
         """Holds a place; yields the seconds it took to get one.
 
+        Args:
+            priority: who is served first.
+            within_s: what time the caller has left, for waiting and for the work.
+
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or longer than the caller's time, or an interactive
+                caller needed the place of a batch.
             Draining: the process is stopping.
         """
         self.check()
         began = time.monotonic()
-        await self._acquire(priority)
+        await self._acquire(priority, within_s)
+        self._metrics.admission.labels("admitted").inc()
+        admitted = time.monotonic()
         try:
-            yield time.monotonic() - began
+            yield admitted - began
         finally:
+            self._learn(time.monotonic() - admitted)
             self._release()
 
     def check(self) -> None:
@@ -56,18 +73,63 @@ class Admission:
         if self.draining:
             raise Draining("this gateway is stopping; ask another one")
 
+    def check_room(self) -> None:
+        """Refuses, before its body is read, what has no chance of a place.
+
+        Raises:
+            Overloaded, Draining
+        """
+        self.check()
+        if self._is_full and not self._last_of_batch():
+            self._refuse("full")
+
     async def drained(self) -> None:
         """Returns when no lease is held and nobody waits."""
         await self._idle.wait()
 
-    async def _acquire(self, priority: Priority) -> None:
+    @property
+    def _is_full(self) -> bool:
+        return self._running >= self._most_running and len(self._waiting) >= self._most_waiting
+
+    async def _acquire(self, priority: Priority, within_s: float) -> None:
         if self._running < self._most_running:
             self._running += 1
             self._observe()
-        elif len(self._waiting) >= self._most_waiting:
-            raise Overloaded("too many requests are waiting; come back in a moment")
-        else:
-            await self._wait(priority)
+            return
+        if self._is_full and not (priority == "interactive" and self._displace()):
+            self._refuse("full")
+        if self._expected_s(priority) > within_s:
+            self._refuse("hopeless")
+        await self._wait(priority)
+
+    def _refuse(self, outcome: str) -> None:
+        self._metrics.admission.labels(outcome).inc()
+        raise _overloaded(self._expected_s("interactive"))
+
+    def _expected_s(self, priority: Priority) -> float:
+        """Until one who comes now is served and done; 0 while nothing is known."""
+        ahead = sum(rank <= _RANKS[priority] for rank, _, _ in self._waiting)
+        turns = (ahead + 1) / self._most_running
+        return (turns + 1) * (self._held_s or 0.0)
+
+    def _learn(self, held_s: float) -> None:
+        if self._held_s is None:
+            self._held_s = held_s
+        self._held_s += _WEIGHT * (held_s - self._held_s)
+
+    def _last_of_batch(self) -> _Place | None:
+        last = max(self._waiting, default=None)
+        return last if last is not None and last[0] == _RANKS["batch"] else None
+
+    def _displace(self) -> bool:
+        """Sends away the batch work that came last; False when none waits."""
+        place = self._last_of_batch()
+        if place is None:
+            return False
+        self._leave(place)
+        self._metrics.admission.labels("displaced").inc()
+        place[2].set_exception(_overloaded(self._expected_s("batch")))
+        return True
 
     async def _wait(self, priority: Priority) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -75,15 +137,26 @@ class Admission:
         heapq.heappush(self._waiting, place)
         self._observe()
         try:
-            await turn
+            async with asyncio.timeout(self._longest_wait_s):
+                await turn
+        except TimeoutError:
+            self._gave_up(place, "too_long")
+            raise _overloaded(self._expected_s(priority)) from None
         except asyncio.CancelledError:
-            if place in self._waiting:
-                self._waiting.remove(place)
-                heapq.heapify(self._waiting)
-                self._observe()
-            else:  # the turn came in the same moment as the cancellation
-                self._release()
+            self._gave_up(place, "left")
             raise
+
+    def _gave_up(self, place: _Place, outcome: str) -> None:
+        self._metrics.admission.labels(outcome).inc()
+        if place in self._waiting:
+            self._leave(place)
+        elif not place[2].cancelled() and place[2].exception() is None:
+            self._release()  # the turn came in the same moment
+
+    def _leave(self, place: _Place) -> None:
+        self._waiting.remove(place)
+        heapq.heapify(self._waiting)
+        self._observe()
 
     def _release(self) -> None:
         """Hands the place to the first in the queue, or gives it back."""
@@ -103,3 +176,10 @@ class Admission:
             self._idle.clear()
         else:
             self._idle.set()
+
+
+def _overloaded(expected_s: float) -> Overloaded:
+    return Overloaded(
+        "more is waiting than would be done in time; come back in a moment",
+        retry_after_s=max(1, min(_LONGEST_RETRY_S, math.ceil(expected_s))),
+    )

@@ -14,6 +14,7 @@ from models.release import Release, Role, RoleName, load_release
 from service import __version__
 from service.admission import Admission
 from service.api import batch_route, health_routes, job_routes, judging_routes, run_route
+from service.api.bodies import Bodies
 from service.api.errors import install_error_handlers
 from service.api.gateway import Gateway
 from service.api.middleware import RequestContext
@@ -141,7 +142,7 @@ async def _start(
     url = await _redis_url(settings, stack)
     store = Store(url, settings.cache, metrics)
     stack.push_async_callback(store.close)
-    pool = ProcessPool()
+    pool = ProcessPool(imports=("service.image_decoding", "service.api.schemas"))
     stack.push_async_callback(pool.close)
     fetcher = ImageFetcher(settings.image_hosts, settings.limits)
     stack.push_async_callback(fetcher.close)
@@ -193,6 +194,8 @@ def compose(
         honesty=honesty,
         jobs=jobs,
         metrics=metrics,
+        bodies=Bodies(settings.admission),
+        pool=images.pool,
     )
 
 

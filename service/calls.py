@@ -93,7 +93,7 @@ class Calls:
         try:
             async with (
                 asyncio.timeout(call.timeout_s),
-                self._admission.lease(call.options.priority) as queue_s,
+                self._admission.lease(call.options.priority, call.timeout_s) as queue_s,
             ):
                 timing.queue_s = queue_s
                 yield timing

@@ -56,6 +56,9 @@ class Images:
         pool: where they are decoded.
         fetcher: absent: none is fetched.
         cache: how much is remembered.
+
+    Attributes:
+        pool: as given.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Images:
     ) -> None:
         self._most_bytes = limits.image_bytes
         self._bounds = Bounds(limits.image_pixels, most_pixels)
-        self._pool = pool
+        self.pool = pool
         self._fetcher = fetcher or ImageFetcher((), limits)
         self._seen = _Seen((cache or CacheSettings()).image_bytes)
         self._flights = SingleFlight()
@@ -121,7 +124,7 @@ class Images:
 
     async def _decoded(self, tenant: str, digest: str, content: bytes) -> JudgeImage:
         try:
-            size, rgb = await self._pool.run(decode, content, self._bounds)
+            size, rgb = await self.pool.run(decode, content, self._bounds)
         except Refused as refused:
             raise ImageRejected(str(refused)) from None
         except TaskFailed as failed:

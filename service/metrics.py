@@ -98,6 +98,14 @@ class Metrics:
             "Engine processes that died and were replaced",
             registry=registry,
         )
+        self.admission = Counter(
+            "proxy_grm_admission",
+            "What became of those who asked for a place",
+            ["outcome"],
+            registry=registry,
+        )  # admitted | full | hopeless | displaced | too_long | left
+        for outcome in ("admitted", "full", "hopeless", "displaced", "too_long", "left"):
+            self.admission.labels(outcome)
         for reason in ("unreadable", "truncated", "disagreement"):
             self.abstentions.labels(reason)
         for stage in ("queue", "image", "engine", "total"):

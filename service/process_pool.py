@@ -7,13 +7,16 @@ that dies takes nothing with it but the task that killed it.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
@@ -45,6 +48,13 @@ class TaskFailed(Exception):
     """A task raised something else, or its child died of it. Says what, for the log alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    cpu_s: float
+    memory_bytes: int
+    imports: tuple[str, ...]
+
+
 class ProcessPool:
     """Runs functions of importable modules in child processes.
 
@@ -52,6 +62,8 @@ class ProcessPool:
         processes: children at most; absent: half the machine's cores, 2 to 4.
         cpu_s: of one task.
         memory_bytes: of one child, beside what an idle one has.
+        imports: what a child imports before it is held to these. OpenBLAS, for one, asks for
+            memory again and again, for ever, when it is loaded where there is too little.
     """
 
     def __init__(
@@ -60,9 +72,10 @@ class ProcessPool:
         *,
         cpu_s: float = CPU_S,
         memory_bytes: int = MEMORY_BYTES,
+        imports: tuple[str, ...] = (),
     ) -> None:
         count = processes or max(2, min(4, (os.cpu_count() or 2) // 2))
-        self._bounds = (cpu_s, memory_bytes)
+        self._terms = _Terms(cpu_s, memory_bytes, imports)
         self._children: set[_Child] = set()
         self._own = threading.local()
         self._closed = False
@@ -111,7 +124,7 @@ class ProcessPool:
         """This thread's."""
         child: _Child | None = getattr(self._own, "child", None)
         if child is None or child not in self._children:
-            self._own.child = child = _Child(*self._bounds)
+            self._own.child = child = _Child(self._terms)
             self._children.add(child)
         return child
 
@@ -119,11 +132,9 @@ class ProcessPool:
 class _Child:
     """One process, and this side of the pipe to it."""
 
-    def __init__(self, cpu_s: float, memory_bytes: int) -> None:
+    def __init__(self, terms: _Terms) -> None:
         self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(
-            target=_serve, args=(theirs, cpu_s, memory_bytes), daemon=True
-        )
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, terms), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -144,29 +155,31 @@ class _Child:
         return self._process.exitcode
 
 
-def _serve(pipe: Connection, cpu_s: float, memory_bytes: int) -> None:
+def _serve(pipe: Connection, terms: _Terms) -> None:
     """A child's life: a task, an answer, until the other side hangs up."""
     end_with_spawner()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the gateway decides
+    for module in terms.imports:
+        importlib.import_module(module)
     with open("/proc/self/statm") as file:
-        most = int(file.read().split()[0]) * resource.getpagesize() + memory_bytes
+        most = int(file.read().split()[0]) * resource.getpagesize() + terms.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while True:
         try:
-            call = pipe.recv()
+            call = pipe.recv_bytes()
         except EOFError:
             return
         # By default SIGPROF ends the process, also in the middle of a decoder's C code.
-        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        signal.setitimer(signal.ITIMER_PROF, terms.cpu_s)
         answer = _answered(call)
         signal.setitimer(signal.ITIMER_PROF, 0)
         pipe.send(answer)
 
 
-def _answered(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
+def _answered(call: bytes) -> tuple[Any, Exception | None]:
     try:
-        return call(), None
+        return pickle.loads(call)(), None
     except Refused as refused:
         return None, refused
     except Exception as error:  # MemoryError too; by its name, for not every exception can travel

@@ -61,11 +61,23 @@ class AdmissionSettings(_Section):
 
     running: int = Field(default=64, ge=1, description="judgements in work")
     waiting: int = Field(default=1024, ge=0, description="judgements waiting for their turn")
+    queue_s: float = Field(
+        default=120.0, gt=0, description="the longest wait for a turn, whatever time a caller has"
+    )
+    bodies_bytes: int = Field(
+        default=2**30, ge=1024, description="request bodies in memory, until they are answered"
+    )
+    uploads: int = Field(default=16, ge=1, description="batches and job uploads at a time")
 
 
 class LimitSettings(_Section):
     """Sizes over which a request is refused before work is done on it."""
 
+    body_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="until a body has come, or the next piece of a batch",
+    )
     body_bytes: int = Field(
         default=64 * 2**20, ge=1024, description="one request, or one line of a batch"
     )

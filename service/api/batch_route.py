@@ -12,6 +12,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack
 from typing import IO
 
 import structlog
@@ -23,15 +24,17 @@ from typing_extensions import override
 
 from service.api.errors import problem
 from service.api.gateway import Gateway, gateway_of
-from service.api.intake import parse, uploaded
+from service.api.intake import uploaded
 from service.api.judging_routes import score_answer
 from service.api.openapi import takes
+from service.api.parsing import parsed
 from service.api.schemas import LineError, ScoreRequest
 from service.errors import EngineUnavailable, PayloadTooLarge, ServiceError
 
 router = APIRouter(tags=["judging"])
 
 _log = structlog.get_logger(__name__)
+_NAMED_BYTES = 2**20  # a wrong line that is longer is not read again for its id
 _IN_MEMORY_BYTES = 4 * 2**20  # smaller uploads need no file
 
 
@@ -46,8 +49,12 @@ async def score_batch(request: Request) -> StreamingResponse:
     """
     gateway = gateway_of(request)
     gateway.admission.check()
-    upload = await _received(request, gateway.settings.limits.batch_bytes)
-    return _BatchResponse(_Batch(gateway, upload, request.scope["state"]["request_id"]))
+    with ExitStack() as held:
+        held.enter_context(gateway.bodies.upload())
+        upload = await _received(request, gateway.settings.limits.batch_bytes)
+        held.callback(upload.close)
+        batch = _Batch(gateway, upload, request.scope["state"]["request_id"])
+        return _BatchResponse(batch, held.pop_all())
 
 
 async def _received(request: Request, most_bytes: int) -> IO[bytes]:
@@ -72,8 +79,8 @@ async def _received(request: Request, most_bytes: int) -> IO[bytes]:
 class _BatchResponse(StreamingResponse):
     """Streams a batch's answers; however that ends, nothing of the batch goes on."""
 
-    def __init__(self, batch: _Batch) -> None:
-        self._batch = batch
+    def __init__(self, batch: _Batch, held: ExitStack) -> None:
+        self._held = held
         self._answers = batch.answers()
         super().__init__(self._answers, media_type="application/x-ndjson")
 
@@ -83,7 +90,7 @@ class _BatchResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._answers.aclose()
-            self._batch.upload.close()
+            self._held.close()
 
 
 class _Batch:
@@ -94,6 +101,7 @@ class _Batch:
         self.upload = upload
         self._request_id = request_id
         self._most_line_bytes = gateway.settings.limits.body_bytes
+        self._bytes = 0  # of the lines in work
 
     async def answers(self) -> AsyncGenerator[bytes]:
         """Encoded answers as lines finish; closing the generator cancels what is in work."""
@@ -102,7 +110,7 @@ class _Batch:
         try:
             exhausted = False
             while working or not exhausted:
-                while not exhausted and len(working) < self._gateway.settings.limits.batch_in_work:
+                while not exhausted and self._has_room(len(working)):
                     following = await asyncio.to_thread(next, lines, None)
                     if following is None:
                         exhausted = True
@@ -117,6 +125,11 @@ class _Batch:
                 task.cancel()
             await asyncio.gather(*working, return_exceptions=True)
 
+    def _has_room(self, working: int) -> bool:
+        """By lines and by bytes: an upload of long lines is read few at a time."""
+        most = self._gateway.settings.limits.batch_in_work
+        return working < most and self._bytes <= self._most_line_bytes
+
     def _lines(self) -> Iterator[tuple[int, bytes | None]]:
         """Line numbers from 1 and lines; None for one that is longer than is read."""
         number = 0
@@ -130,13 +143,21 @@ class _Batch:
                 yield number, line
 
     async def _answer(self, number: int, line: bytes | None) -> bytes:
+        held = len(line or b"")
+        self._bytes += held
+        try:
+            return await self._answer_to(number, line)
+        finally:
+            self._bytes -= held
+
+    async def _answer_to(self, number: int, line: bytes | None) -> bytes:
         asked: ScoreRequest | None = None
         outcome: str
         answer: BaseModel
         try:
             if line is None:
                 raise PayloadTooLarge(f"the line has more than {self._most_line_bytes} bytes")
-            asked = _after_interactive(parse(ScoreRequest, line))
+            asked = _after_interactive(await parsed(self._gateway.pool, ScoreRequest, line))
             scored = await score_answer(self._gateway, asked)
             answer, outcome = scored, scored.status
         except ServiceError as error:
@@ -163,8 +184,10 @@ def _id_of(asked: ScoreRequest | None, line: bytes | None) -> str | None:
     """The line's own id, also where the rest of it is wrong."""
     if asked is not None:
         return asked.id
+    if line is None or len(line) > _NAMED_BYTES:
+        return None
     try:
-        raw = json.loads(line or b"null")
+        raw = json.loads(line)
     except (ValueError, RecursionError):
         return None
     found = raw.get("id") if isinstance(raw, dict) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -47,21 +49,40 @@ class ClientGone(Exception):
     """Nobody is left to answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What is wrong with a body.
+
+    Attributes:
+        first: some of them; there is at least one.
+        count: of all.
+    """
+
+    first: tuple[FieldError, ...]
+    count: int
+
+
+def faults_of(cause: ValidationError) -> Faults:
+    """The faults that pydantic found, in our words."""
+    found = cause.errors(include_url=False, include_input=False, include_context=False)
+    first = tuple(
+        FieldError(
+            field=".".join(str(step) for step in error["loc"])[:_MOST_FIELD_CHARACTERS],
+            problem=_in_our_words(error)[:_MOST_FIELD_CHARACTERS],
+        )
+        for error in found[:_MOST_FIELD_ERRORS]
+    )
+    return Faults(first, len(found))
+
+
 class RequestInvalid(InvalidRequest):
     """A body that does not fit its schema; says where."""
 
-    def __init__(self, cause: ValidationError) -> None:
-        found = cause.errors(include_url=False, include_input=False, include_context=False)
-        self.errors = tuple(
-            FieldError(
-                field=".".join(str(step) for step in error["loc"])[:_MOST_FIELD_CHARACTERS],
-                problem=_in_our_words(error)[:_MOST_FIELD_CHARACTERS],
-            )
-            for error in found[:_MOST_FIELD_ERRORS]
-        )
-        first = self.errors[0]
+    def __init__(self, faults: Faults) -> None:
+        self.errors = faults.first
+        first = faults.first[0]
         where = f"{first.field}: " if first.field else ""
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        more = f" (and {faults.count - 1} more)" if faults.count > 1 else ""
         super().__init__(f"{where}{first.problem}{more}")
 
 

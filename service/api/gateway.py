@@ -8,11 +8,13 @@ from fastapi import Request
 
 from models.release import Release
 from service.admission import Admission
+from service.api.bodies import Bodies
 from service.engines import Engine
 from service.evaluators import Roster
 from service.honesty import Honesty
 from service.jobs import JobStore
 from service.metrics import Metrics
+from service.process_pool import ProcessPool
 from service.ranking import Rankings
 from service.scoring import Scoring
 from service.settings import Settings
@@ -25,6 +27,8 @@ class Gateway:
 
     Attributes:
         engine: the judge's, which decides whether the gateway is ready.
+        bodies: how much of what callers send is in memory.
+        pool: where what strangers sent is read when it may take long.
     """
 
     settings: Settings
@@ -38,6 +42,8 @@ class Gateway:
     honesty: Honesty
     jobs: JobStore
     metrics: Metrics
+    bodies: Bodies
+    pool: ProcessPool
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -8,31 +8,52 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from service.api.errors import ClientGone, RequestInvalid
-from service.errors import NotFound, PayloadTooLarge
+from service.api.errors import ClientGone
+from service.api.gateway import gateway_of
+from service.api.middleware import HELD_BODY
+from service.api.parsing import Model, parsed
+from service.errors import DeadlineExceeded, NotFound, PayloadTooLarge
 
-Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
 
 
-async def read_body(request: Request, most_bytes: int) -> bytes:
-    """The body, refused as soon as it is known to be too large.
+async def received(request: Request, model: type[Model]) -> Model:
+    """The request that a body is.
+
+    Nothing is read when there is no chance of a place in the queue.
 
     Raises:
-        PayloadTooLarge: more than `most_bytes`, announced or sent.
+        RequestInvalid: it is no JSON or does not fit the schema.
+        PayloadTooLarge, Overloaded, Draining, DeadlineExceeded: before or while it is read.
     """
+    gateway = gateway_of(request)
+    gateway.admission.check_room()
+    limits = gateway.settings.limits
+    held = request.scope["state"][HELD_BODY] = gateway.bodies.hold()
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_s):
+            async for chunk in _bounded(request, limits.body_bytes):
+                held.grow(len(chunk))
+                body += chunk
+    except TimeoutError:
+        raise DeadlineExceeded(f"the body did not come within {limits.body_s:g} s") from None
+    return await parsed(gateway.pool, model, bytes(body))
+
+
+async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes]:
+    """The body as it arrives, refused as soon as it is known to be too large."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > most_bytes:
         raise PayloadTooLarge(f"the body has {announced} bytes; at most {most_bytes} are read")
-    body = bytearray()
+    count = 0
     async for chunk in uploaded(request):
-        body += chunk
-        if len(body) > most_bytes:
+        count += len(chunk)
+        if count > most_bytes:
             raise PayloadTooLarge(f"the body has more than the {most_bytes} bytes that are read")
-    return bytes(body)
+        yield chunk
 
 
 async def uploaded(request: Request) -> AsyncGenerator[bytes]:
@@ -40,24 +61,21 @@ async def uploaded(request: Request) -> AsyncGenerator[bytes]:
 
     Raises:
         ClientGone: the caller left in the middle of it.
+        DeadlineExceeded: the next piece did not come.
     """
+    longest_s = gateway_of(request).settings.limits.body_s
+    pieces = aiter(request.stream())
     try:
-        async for chunk in request.stream():
-            yield chunk
+        while True:
+            async with asyncio.timeout(longest_s):
+                piece = await anext(pieces, None)
+            if piece is None:
+                return
+            yield piece
     except ClientDisconnect:
         raise ClientGone from None
-
-
-def parse(model: type[Model], body: bytes) -> Model:
-    """A JSON text as a request.
-
-    Raises:
-        RequestInvalid: it is no JSON or does not fit the schema.
-    """
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise RequestInvalid(error) from None
+    except TimeoutError:
+        raise DeadlineExceeded(f"the upload paused for more than {longest_s:g} s") from None
 
 
 def refuse_evaluators(names: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from service.api.gateway import Gateway, gateway_of
-from service.api.intake import parse, read_body, refuse_evaluators, unless_gone
+from service.api.intake import received, refuse_evaluators, unless_gone
 from service.api.openapi import takes
 from service.api.schemas import (
     RankAnswer,
@@ -33,7 +33,7 @@ async def score(request: Request) -> Response:
     never a score.
     """
     gateway = gateway_of(request)
-    asked = parse(ScoreRequest, await read_body(request, gateway.settings.limits.body_bytes))
+    asked = await received(request, ScoreRequest)
     answer = await unless_gone(request, score_answer(gateway, asked))
     return _respond(request, answer, answer.status, answer.timing)
 
@@ -42,7 +42,7 @@ async def score(request: Request) -> Response:
 async def rubric(request: Request) -> Response:
     """By what should these two responses be judged? The rubric's id can be given to `/score`."""
     gateway = gateway_of(request)
-    asked = parse(RubricRequest, await read_body(request, gateway.settings.limits.body_bytes))
+    asked = await received(request, RubricRequest)
     done = await unless_gone(request, gateway.scoring.write_rubric(asked.call(), asked.label))
     name = asked.id or f"rubric_{uuid4().hex}"
     answer = RubricAnswer.of(done, name, gateway.release, asked.label)
@@ -56,7 +56,7 @@ async def verify(request: Request) -> Response:
     The proxy's engine may start with the first of these. An abstention has no `reward`.
     """
     gateway = gateway_of(request)
-    asked = parse(VerifyRequest, await read_body(request, gateway.settings.limits.body_bytes))
+    asked = await received(request, VerifyRequest)
     work = gateway.verifying.verify(asked.call(), asked.better, asked.evaluator)
     verified = await unless_gone(request, work)
     answer = VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", gateway.release)
@@ -71,7 +71,7 @@ async def rank(request: Request) -> Response:
     the net win rate: a group's rewards with mean 0.
     """
     gateway = gateway_of(request)
-    asked = parse(RankRequest, await read_body(request, gateway.settings.limits.body_bytes))
+    asked = await received(request, RankRequest)
     refuse_evaluators(asked.evaluators)
     work = gateway.rankings.rank(asked.call(), asked.options())
     ranked = await unless_gone(request, work)

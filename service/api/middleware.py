@@ -15,11 +15,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.bodies import HeldBody
 from service.api.errors import ClientGone, stopped, unforeseen
 from service.metrics import Metrics
 
 _log = structlog.get_logger("service.access")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+HELD_BODY = "held_body"  # in the request's state: memory that is given back with the answer
 _UNCOUNTED = {"/livez", "/readyz", "/metrics"}  # probes and scrapes would drown the rest
 
 
@@ -69,6 +71,9 @@ class RequestContext:
                 raise
             await response(scope, receive, send_with_id)
         finally:
+            held: HeldBody | None = scope["state"].get(HELD_BODY)
+            if held is not None:
+                held.release()
             self._record(scope, state, status, time.monotonic() - began)
 
     def _record(self, scope: Scope, state: dict[str, str], status: int, seconds: float) -> None:

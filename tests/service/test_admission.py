@@ -191,7 +191,8 @@ async def test_an_idle_gateway_is_drained_at_once(admission):
 
 
 def test_the_default_bounds_are_64_running_and_1024_waiting():
-    assert AdmissionSettings().model_dump() == {"running": 64, "waiting": 1024}
+    settings = AdmissionSettings()
+    assert (settings.running, settings.waiting) == (64, 1024)
 
 
 async def test_many_waiters_coming_and_going_leave_nothing_behind(metrics):
@@ -207,3 +208,110 @@ async def test_many_waiters_coming_and_going_leave_nothing_behind(metrics):
     assert gauges(metrics) == (0, 0)
     await asyncio.wait_for(admission.drained(), 1)
     assert len(served) >= 200
+
+
+def outcome(metrics: Metrics, name: str) -> float | None:
+    return metrics.registry.get_sample_value("proxy_grm_admission_total", {"outcome": name})
+
+
+async def test_an_interactive_caller_takes_the_place_of_the_newest_batch_work_in_a_full_queue(
+    admission, metrics
+):
+    served: list[str] = []
+    async with admission.lease("batch"):
+        batch = [waiter(admission, name, served, "batch") for name in ("b1", "b2", "b3")]
+        await settled()
+        urgent = waiter(admission, "urgent", served)
+        await settled()
+        assert gauges(metrics) == (1, 3)
+        with pytest.raises(Overloaded) as displaced:
+            await batch[2]
+        assert displaced.value.retry_after_s == 1
+    await asyncio.gather(urgent, *batch[:2])
+    assert served == ["urgent", "b1", "b2"]
+    assert (outcome(metrics, "displaced"), outcome(metrics, "admitted")) == (1, 4)
+
+
+async def test_batch_work_takes_nobodys_place(admission, metrics):
+    served: list[str] = []
+    async with admission.lease("batch"):
+        waiting = [waiter(admission, name, served, "batch") for name in ("b1", "b2", "b3")]
+        await settled()
+        with pytest.raises(Overloaded):
+            async with admission.lease("batch"):
+                pass
+    await asyncio.gather(*waiting)
+    assert served == ["b1", "b2", "b3"]
+    assert outcome(metrics, "full") == 1
+
+
+async def test_there_is_room_while_a_place_is_free_or_can_be_made(admission):
+    served: list[str] = []
+    admission.check_room()
+    async with admission.lease("interactive"):
+        first = [waiter(admission, name, served) for name in ("a", "b")]
+        last = waiter(admission, "c", served, "batch")
+        await settled()
+        admission.check_room()
+        last.cancel()
+        await settled()
+        last = waiter(admission, "d", served)
+        await settled()
+        with pytest.raises(Overloaded):
+            admission.check_room()
+    await asyncio.gather(*first, last)
+    admission.draining = True
+    with pytest.raises(Draining):
+        admission.check_room()
+
+
+async def test_who_would_not_be_served_in_time_is_refused_at_once(metrics):
+    admission = Admission(AdmissionSettings(running=1, waiting=50), metrics)
+    async with admission.lease("interactive"):
+        await asyncio.sleep(0.05)  # the one thing known: a lease is held this long
+    served: list[str] = []
+    async with admission.lease("interactive"):
+        patient = [waiter(admission, str(n), served) for n in range(20)]
+        await settled()
+        with pytest.raises(Overloaded) as refused:
+            async with admission.lease("interactive", within_s=0.5):
+                pass
+        assert refused.value.retry_after_s >= 2  # more than 22 turns of 0.05 s
+        assert (outcome(metrics, "hopeless"), gauges(metrics)) == (1, (1, 20))
+    await asyncio.gather(*patient)
+    async with admission.lease("interactive", within_s=0.5):
+        assert len(served) == 20
+
+
+async def test_a_free_place_is_given_whatever_is_expected(metrics):
+    admission = Admission(AdmissionSettings(running=1, waiting=5), metrics)
+    async with admission.lease("interactive"):
+        await asyncio.sleep(0.05)
+    async with admission.lease("interactive", within_s=0.001):
+        pass
+    assert outcome(metrics, "admitted") == 2
+
+
+async def test_nobody_waits_longer_than_the_settings_say(metrics):
+    admission = Admission(AdmissionSettings(running=1, waiting=5, queue_s=0.02), metrics)
+    async with admission.lease("interactive"):
+        with pytest.raises(Overloaded):
+            async with admission.lease("interactive"):
+                pass
+        assert gauges(metrics) == (1, 0)
+    assert gauges(metrics) == (0, 0)
+    assert outcome(metrics, "too_long") == 1
+
+
+async def test_a_waiter_that_leaves_as_its_turn_is_skipped_gives_back_nothing_it_did_not_have(
+    admission, metrics
+):
+    served: list[str] = []
+    async with admission.lease("interactive"):
+        leaving = waiter(admission, "leaving", served)
+        await settled()
+        leaving.cancel()
+    await settled()
+    assert gauges(metrics) == (0, 0)
+    async with admission.lease("interactive"):
+        assert gauges(metrics) == (1, 0)
