@@ -9,11 +9,14 @@ torchvision_guard.install()  # before anything imports torch
 import argparse  # noqa: E402
 import sys  # noqa: E402
 import tomllib  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 from pydantic import ValidationError  # noqa: E402
 from pydantic_settings import SettingsError  # noqa: E402
 
 from models.errors import ReleaseInvalid  # noqa: E402
+from service.keys import KeysInvalid, new_key, read_keys  # noqa: E402
 from service.settings import Settings, unknown_variables  # noqa: E402
 
 
@@ -39,11 +42,21 @@ def main(argv: list[str] | None = None) -> int:
         "--workers", type=int, default=argparse.SUPPRESS, help="workers to start beside it"
     )
     commands.add_parser("worker", help="works on jobs through a gateway; any number of them")
+    key = commands.add_parser("new-key", help="make an API key and add it to the file of keys")
+    key.add_argument("name", help="of the key: it stands on log lines")
+    key.add_argument("--tenant", help="whose cache, rubrics and jobs it reaches (the name)")
+    key.add_argument("--role", choices=("score", "admin"), default="score")
+    key.add_argument("--per-minute", type=int, help="judgements; absent: no bound")
+    key.add_argument("--file", type=Path, help="the file of keys (PROXY_GRM_API_KEYS_FILE)")
     commands.add_parser("check-config", help="print the settings in force, secrets hidden")
     options = vars(parser.parse_args(argv))
     command = options.pop("command")
     try:
+        if command == "new-key":
+            return _new_key(options)
         settings = _settings(options)
+        if settings.api_keys_file is not None:
+            read_keys(settings.api_keys_file)  # now, and not when the port is taken already
         if command == "check-config":
             print(settings.model_dump_json(indent=2))
             return 0
@@ -58,13 +71,23 @@ def main(argv: list[str] | None = None) -> int:
             run_gateway(settings)
         except PortTaken as error:
             raise _Misconfigured(str(error)) from error
-    except (ReleaseInvalid, _Misconfigured) as error:
+    except (ReleaseInvalid, KeysInvalid, _Misconfigured) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 class _Misconfigured(Exception):
     """The settings contradict themselves or name what does not exist."""
+
+
+def _new_key(options: dict[str, Any]) -> int:
+    """Prints the key, once; the file has its digest alone."""
+    file = options.pop("file") or _settings({}).api_keys_file
+    if file is None:
+        raise _Misconfigured("say which file: --file keys.toml, or set PROXY_GRM_API_KEYS_FILE")
+    print(new_key(file, **options))
+    print(f"added to {file}; the key itself is shown this once", file=sys.stderr)
+    return 0
 
 
 def _settings(overrides: dict[str, object]) -> Settings:
@@ -82,11 +105,11 @@ def _settings(overrides: dict[str, object]) -> Settings:
         raise _Misconfigured(f"the file that PROXY_GRM_CONFIG names: {error}") from error
     except (SettingsError, OSError) as error:
         raise _Misconfigured(f"settings: {error}") from error
-    if not settings.on_loopback:
+    if not settings.on_loopback and settings.api_keys_file is None:
         raise _Misconfigured(
-            f"refusing to listen on {settings.host}: there are no API keys yet, and anybody who "
-            "can reach the port could use it. Listen on 127.0.0.1, behind a proxy that "
-            "authenticates."
+            f"refusing to listen on {settings.host}: there are no API keys, and anybody who can "
+            "reach the port could use it. Make one (python -m service new-key NAME --file "
+            "keys.toml) and set PROXY_GRM_API_KEYS_FILE, or listen on 127.0.0.1."
         )
     return settings
 

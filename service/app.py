@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import structlog
 from fastapi import FastAPI
+from prometheus_client import start_http_server
 
 from models.errors import ReleaseInvalid
 from models.release import Release, Role, RoleName, load_release
 from service import __version__
 from service.admission import Admission
 from service.api import batch_route, health_routes, job_routes, judging_routes, run_route
+from service.api.authentication import Authentication
 from service.api.bodies import Bodies
 from service.api.errors import install_error_handlers
 from service.api.gateway import Gateway
@@ -32,8 +34,10 @@ from service.images import Images
 from service.jobs import JobStore
 from service.jobs.connection import Connection
 from service.judging import Judge
+from service.keys import Keyring
 from service.metrics import Metrics
 from service.process_pool import ProcessPool
+from service.quotas import Quotas
 from service.ranking import Rankings
 from service.scoring import Scoring
 from service.settings import Settings
@@ -73,12 +77,14 @@ def create_app(
 
     Raises:
         ReleaseInvalid: the release cannot be used.
+        KeysInvalid: the file of API keys cannot be used.
     """
     release = load_release(settings.release)
     if "proxy" in settings.preload and release.proxy is None:
         raise ReleaseInvalid(
             f"release {release.config.name!r} has no proxy, and PROXY_GRM_PRELOAD names it"
         )
+    keyring = None if settings.api_keys_file is None else Keyring(settings.api_keys_file)
     series = metrics or Metrics()
     running = engines or build_engines(release, settings, series)
 
@@ -104,6 +110,7 @@ def create_app(
         app.include_router(routes.router)
     install_error_handlers(app)
     install_openapi(app)
+    app.add_middleware(Authentication, keyring=keyring)
     app.add_middleware(RequestContext, metrics=series)
     return app
 
@@ -155,6 +162,10 @@ async def _start(
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
     stack.push_async_callback(gateway.honesty.close)
+    if settings.metrics_port is not None:
+        serving, _ = start_http_server(settings.metrics_port, settings.host, metrics.registry)
+        stack.callback(serving.server_close)
+        stack.callback(serving.shutdown)
     _log.info("gateway started", release=release.config.name, fingerprint=release.fingerprint)
     return gateway
 
@@ -196,6 +207,7 @@ def compose(
         metrics=metrics,
         bodies=Bodies(settings.admission),
         pool=images.pool,
+        quotas=Quotas(store),
     )
 
 

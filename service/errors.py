@@ -5,6 +5,8 @@
     ├── ImageRejected       a picture is not one that can be judged
     ├── ContextExceeded     the comparison does not fit the model
     ├── PayloadTooLarge     more bytes or characters than are read
+    ├── Unauthenticated     no key, or not one for this
+    ├── RateLimited         the key has asked for as much as it may
     ├── NotFound            something that is named does not exist
     ├── Overloaded          no room in the queue; come back later
     ├── Draining            this process is stopping
@@ -67,6 +69,19 @@ class NotFound(ServiceError):
     """Something that is named does not exist."""
 
     code = "not_found"
+
+
+class Unauthenticated(ServiceError):
+    """No key came, or one that does not reach this."""
+
+    code = "unauthenticated"
+
+
+class RateLimited(ServiceError):
+    """The key has asked for as much as it may."""
+
+    code = "rate_limited"
+    retry_after_s = 1
 
 
 class Overloaded(ServiceError):

@@ -31,6 +31,7 @@ from service.runs import (
 )
 from service.settings import HonestySettings
 from service.store import Store
+from service.tenancy import current_tenant
 
 _log = structlog.get_logger(__name__)
 
@@ -148,7 +149,7 @@ class Honesty:
         _in_background(self._records, self._store.add_counts(keys, counts))
 
     def _run(self, run_id: str) -> str:
-        return f"{self._everything}:{run_id}"
+        return f"{self._everything}:{current_tenant()}:{run_id}"
 
 
 def _in_background(tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]) -> None:

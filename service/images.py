@@ -24,6 +24,7 @@ from service.image_fetching import ImageFetcher
 from service.process_pool import ProcessPool, Refused, TaskFailed
 from service.settings import CacheSettings, LimitSettings
 from service.single_flight import SingleFlight
+from service.tenancy import current_tenant
 
 _log = structlog.get_logger(__name__)
 
@@ -76,17 +77,16 @@ class Images:
         self._seen = _Seen((cache or CacheSettings()).image_bytes)
         self._flights = SingleFlight()
 
-    async def image(self, given: GivenImage, tenant: str = "") -> JudgeImage:
+    async def image(self, given: GivenImage) -> JudgeImage:
         """The picture as RGB inside the pixel limit.
 
-        Args:
-            given: how it came.
-            tenant: whose it is; nobody else can name it by its digest.
+        Nobody but the tenant whose it is can name it by its digest.
 
         Raises:
             ImageRejected: it is no JPEG, PNG or WebP, is damaged, outside the bounds, cannot be
                 fetched, or is not remembered.
         """
+        tenant = current_tenant()
         if given.sha256 is not None:
             return self._remembered(tenant, given.sha256)
         if given.url is not None:

@@ -275,6 +275,12 @@ class Settings(BaseSettings):
         default=None, description="absent: an embedded Redis under state_dir"
     )
     state_dir: Path = Field(default=Path("state"), description="what the embedded Redis keeps")
+    api_keys_file: Path | None = Field(
+        default=None, description="who may ask; absent: everybody who reaches the port"
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="for /metrics alone; absent: beside the rest"
+    )
     image_hosts: Annotated[tuple[ImageHost, ...], NoDecode] = Field(
         default=(),
         description="where images may be fetched: host, host:port, http://host; empty: nowhere",

@@ -3,12 +3,13 @@
 Redis slow, full or gone costs a second judgement, never an error: every call
 here either answers quickly or counts as a miss.
 
-    judgement:<release fingerprint>:<digest of the question put>   cache.judgement_ttl_s
-    rubric:<id>                                                    cache.rubric_ttl_s
-    counts:<release fingerprint>[:<run id>]                        cache.run_ttl_s after the last
-    record:<id of a rubric>                                        cache.rubric_ttl_s after the last
+    judgement:<tenant>:<release fingerprint>:<digest of the question put>   cache.judgement_ttl_s
+    rubric:<tenant>:<id>                                     cache.rubric_ttl_s
+    counts:<release fingerprint>[:<tenant>:<run id>]         cache.run_ttl_s after the last
+    record:<tenant>:<id of a rubric>                         cache.rubric_ttl_s after the last
+    quota:<key's name>:<minute>                              two minutes
 
-Only texts, digests and sums are kept, no image bytes.
+What one tenant has kept no other finds. Only texts, digests and sums are kept, no image bytes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from service.concurrency import stop_if_cancelled
 from service.judging import JudgingOptions
 from service.metrics import Metrics
 from service.settings import CacheSettings
+from service.tenancy import current_tenant
 
 _log = structlog.get_logger(__name__)
 
@@ -67,17 +69,19 @@ class Store:
 
     async def judgement(self, key: str) -> dict[str, Any] | None:
         """A judgement kept under `key`; None when there is none or Redis does not answer."""
-        kept = await self._get(f"judgement:{key}")
+        kept = await self._get(f"judgement:{current_tenant()}:{key}")
         self._metrics.cache.labels("miss" if kept is None else "hit").inc()
         return kept
 
     async def keep_judgement(self, key: str, judgement: dict[str, Any]) -> None:
         """Keeps a judgement for as long as the settings say."""
-        await self._set(f"judgement:{key}", judgement, self._settings.judgement_ttl_s)
+        await self._set(
+            f"judgement:{current_tenant()}:{key}", judgement, self._settings.judgement_ttl_s
+        )
 
     async def rubric(self, rubric_id: str) -> Rubric | None:
         """The rubric with that id; None when it is unknown or forgotten."""
-        kept = await self._get(f"rubric:{rubric_id}")
+        kept = await self._get(f"rubric:{current_tenant()}:{rubric_id}")
         try:
             return _RUBRIC.validate_python(kept) if kept is not None else None
         except ValidationError:  # written by another version of this service
@@ -90,7 +94,7 @@ class Store:
         by a client, does not make the one that was written be forgotten.
         """
         await self._set(
-            f"rubric:{rubric.id}",
+            f"rubric:{current_tenant()}:{rubric.id}",
             asdict(rubric),
             self._settings.rubric_ttl_s,
             keep_older=rubric.justification is None,
@@ -124,7 +128,7 @@ class Store:
 
     async def record(self, rubric_id: str, opinions: int = 0, agreed: int = 0) -> RubricRecord:
         """Adds to a rubric's record and returns all of it; zeros where Redis does not answer."""
-        key = f"{_PREFIX}:record:{rubric_id}"
+        key = f"{_PREFIX}:record:{current_tenant()}:{rubric_id}"
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 if opinions:
@@ -138,6 +142,19 @@ class Store:
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._unavailable(error)
             return RubricRecord(0, 0)
+
+    async def count(self, key: str, ttl_s: int) -> int | None:
+        """How often this has been asked about `key`, this time included; None: nobody knows."""
+        try:
+            async with self._redis.pipeline(transaction=False) as both:
+                both.incr(f"{_PREFIX}:{key}")
+                both.expire(f"{_PREFIX}:{key}", ttl_s)
+                counted, _ = await both.execute()
+            stop_if_cancelled()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._unavailable(error)
+            return None
+        return int(counted)
 
     async def _get(self, key: str) -> dict[str, Any] | None:
         try:

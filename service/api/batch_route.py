@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
+from service.api.authentication import key_of
 from service.api.errors import problem
 from service.api.gateway import Gateway, gateway_of
 from service.api.intake import uploaded
@@ -53,7 +54,7 @@ async def score_batch(request: Request) -> StreamingResponse:
         held.enter_context(gateway.bodies.upload())
         upload = await _received(request, gateway.settings.limits.batch_bytes)
         held.callback(upload.close)
-        batch = _Batch(gateway, upload, request.scope["state"]["request_id"])
+        batch = _Batch(gateway, upload, request)
         return _BatchResponse(batch, held.pop_all())
 
 
@@ -96,10 +97,11 @@ class _BatchResponse(StreamingResponse):
 class _Batch:
     """One upload being judged."""
 
-    def __init__(self, gateway: Gateway, upload: IO[bytes], request_id: str) -> None:
+    def __init__(self, gateway: Gateway, upload: IO[bytes], request: Request) -> None:
         self._gateway = gateway
         self.upload = upload
-        self._request_id = request_id
+        self._request_id = request.scope["state"]["request_id"]
+        self._key = key_of(request)
         self._most_line_bytes = gateway.settings.limits.body_bytes
         self._bytes = 0  # of the lines in work
 
@@ -158,6 +160,7 @@ class _Batch:
             if line is None:
                 raise PayloadTooLarge(f"the line has more than {self._most_line_bytes} bytes")
             asked = _after_interactive(await parsed(self._gateway.pool, ScoreRequest, line))
+            await self._gateway.quotas.spend(self._key)
             scored = await score_answer(self._gateway, asked)
             answer, outcome = scored, scored.status
         except ServiceError as error:

@@ -23,8 +23,10 @@ from service.errors import (
     NotFound,
     Overloaded,
     PayloadTooLarge,
+    RateLimited,
     ServiceError,
     StoreUnavailable,
+    Unauthenticated,
 )
 
 _log = structlog.get_logger(__name__)
@@ -35,6 +37,8 @@ STATUSES: dict[type[ServiceError], int] = {
     ContextExceeded: 422,
     PayloadTooLarge: 413,
     NotFound: 404,
+    Unauthenticated: 401,
+    RateLimited: 429,
     Overloaded: 429,
     Draining: 503,
     EngineUnavailable: 503,
@@ -148,25 +152,28 @@ def install_error_handlers(app: FastAPI) -> None:
 def unforeseen(state: dict[str, str], error: Exception) -> Response:
     """What is answered when a route fails in a way that nobody thought of; details stay here."""
     _log.error("unforeseen error", exc_info=error)
-    return _document(state, EngineUnavailable("the service failed on this request"))
+    return document(state, EngineUnavailable("the service failed on this request"))
 
 
 def stopped(state: dict[str, str]) -> Response:
     """What is answered to a request that was in work when the process had to stop."""
-    return _document(state, Draining("this gateway stopped before it had an answer"))
+    return document(state, Draining("this gateway stopped before it had an answer"))
 
 
 def _answer(request: Request, error: ServiceError) -> Response:
-    return _document(request.scope["state"], error)
+    return document(request.scope["state"], error)
 
 
-def _document(state: dict[str, str], error: ServiceError) -> Response:
+def document(state: dict[str, str], error: ServiceError) -> Response:
+    """The answer that an error is; notes how the request ended."""
     state["outcome"] = error.code
-    document = problem(error, state["request_id"])
+    told = problem(error, state["request_id"])
     headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    if isinstance(error, Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
     return Response(
-        document.model_dump_json(exclude_none=True),
-        status_code=document.status,
+        told.model_dump_json(exclude_none=True),
+        status_code=told.status,
         headers=headers,
         media_type="application/problem+json",
     )

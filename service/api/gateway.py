@@ -15,6 +15,7 @@ from service.honesty import Honesty
 from service.jobs import JobStore
 from service.metrics import Metrics
 from service.process_pool import ProcessPool
+from service.quotas import Quotas
 from service.ranking import Rankings
 from service.scoring import Scoring
 from service.settings import Settings
@@ -28,6 +29,7 @@ class Gateway:
     Attributes:
         engine: the judge's, which decides whether the gateway is ready.
         bodies: how much of what callers send is in memory.
+        quotas: what each key has used.
         pool: where what strangers sent is read when it may take long.
     """
 
@@ -44,6 +46,7 @@ class Gateway:
     metrics: Metrics
     bodies: Bodies
     pool: ProcessPool
+    quotas: Quotas
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from service.api.gateway import gateway_of
 from service.api.schemas import ConfiguredOut, ReleaseOut
-from service.errors import Draining, EngineUnavailable
+from service.errors import Draining, EngineUnavailable, NotFound
 
 router = APIRouter(tags=["operations"])
 
@@ -59,5 +59,8 @@ def evaluators(request: Request) -> Evaluators:
 @router.get("/metrics", response_class=Response)
 def metrics(request: Request) -> Response:
     """Prometheus text: this service's series, and vLLM's where it runs in this process."""
-    registry = gateway_of(request).metrics.registry
+    gateway = gateway_of(request)
+    if gateway.settings.metrics_port is not None:
+        raise NotFound("metrics have a port of their own here")
+    registry = gateway.metrics.registry
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

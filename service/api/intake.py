@@ -10,6 +10,7 @@ from typing import TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from service.api.authentication import key_of
 from service.api.errors import ClientGone
 from service.api.gateway import gateway_of
 from service.api.middleware import HELD_BODY
@@ -26,9 +27,11 @@ async def received(request: Request, model: type[Model]) -> Model:
 
     Raises:
         RequestInvalid: it is no JSON or does not fit the schema.
-        PayloadTooLarge, Overloaded, Draining, DeadlineExceeded: before or while it is read.
+        RateLimited, Overloaded, Draining: before it is read.
+        PayloadTooLarge, DeadlineExceeded: while it is read.
     """
     gateway = gateway_of(request)
+    await gateway.quotas.spend(key_of(request))
     gateway.admission.check_room()
     limits = gateway.settings.limits
     held = request.scope["state"][HELD_BODY] = gateway.bodies.hold()

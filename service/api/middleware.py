@@ -22,6 +22,12 @@ from service.metrics import Metrics
 _log = structlog.get_logger("service.access")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 HELD_BODY = "held_body"  # in the request's state: memory that is given back with the answer
+_SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
 _UNCOUNTED = {"/livez", "/readyz", "/metrics"}  # probes and scrapes would drown the rest
 
 
@@ -53,7 +59,7 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers["x-content-type-options"] = "nosniff"
+                headers.update(_SAFE_HEADERS)
             await send(message)
 
         structlog.contextvars.clear_contextvars()

@@ -20,6 +20,8 @@ def test_the_codes_are_the_ones_that_clients_know():
         "image_rejected",
         "context_exceeded",
         "payload_too_large",
+        "unauthenticated",
+        "rate_limited",
         "not_found",
         "overloaded",
         "draining",
@@ -40,6 +42,7 @@ def test_an_error_stands_in_the_tree_that_readers_see_first(kind: type[ServiceEr
 
 def test_only_errors_that_pass_say_when_to_come_back():
     assert {kind.code: kind.retry_after_s for kind in KINDS if kind.retry_after_s} == {
+        "rate_limited": 1,
         "overloaded": 1,
         "draining": 5,
         "engine_unavailable": 5,

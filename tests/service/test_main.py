@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
+from service.keys import Keyring
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -98,3 +99,27 @@ def test_a_wrong_command_line_ends_with_status_2(
         main(arguments)
     assert ended.value.code == 2
     assert "usage: python -m service" in capsys.readouterr().err
+
+
+def test_a_new_key_is_printed_once_and_is_known_afterwards(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    file = tmp_path / "keys.toml"
+    assert main(["new-key", "ci", "--tenant", "team-a", "--file", str(file)]) == 0
+    secret = capsys.readouterr().out.strip()
+    holder = Keyring(file).holder(secret)
+    assert holder is not None
+    assert (holder.name, holder.tenant, holder.role) == ("ci", "team-a", "score")
+    assert "has a key named ci already" in refusal(capsys, "new-key", "ci", "--file", str(file))
+
+
+def test_a_key_needs_a_file_to_go_to(capsys: pytest.CaptureFixture[str]):
+    assert "PROXY_GRM_API_KEYS_FILE" in refusal(capsys, "new-key", "ci")
+
+
+def test_a_file_of_keys_that_is_none_stops_the_gateway_from_starting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    monkeypatch.setenv("PROXY_GRM_API_KEYS_FILE", str(tmp_path / "absent.toml"))
+    said = refusal(capsys, "gateway", "--host", "0.0.0.0", "--port", "0")
+    assert "absent.toml" in said

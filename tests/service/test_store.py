@@ -90,8 +90,8 @@ async def test_everything_is_forgotten_after_the_time_in_the_settings(store: Sto
     client = redis.asyncio.Redis.from_url(redis_url)
     try:
         assert 295 <= await client.ttl("proxy_grm:counts:f:r") <= 300
-        assert 95 <= await client.ttl("proxy_grm:judgement:f:abc") <= 100
-        assert 195 <= await client.ttl(f"proxy_grm:rubric:{RUBRIC.id}") <= 200
+        assert 95 <= await client.ttl("proxy_grm:judgement:default:f:abc") <= 100
+        assert 195 <= await client.ttl(f"proxy_grm:rubric:default:{RUBRIC.id}") <= 200
         assert await client.dbsize() == 3
     finally:
         await client.aclose()
@@ -102,7 +102,7 @@ async def test_a_kept_rubric_that_cannot_be_read_is_unknown(
     kept: str, store: Store, redis_url: str
 ):
     client = redis.asyncio.Redis.from_url(redis_url)
-    await client.set(f"proxy_grm:rubric:{RUBRIC.id}", kept)
+    await client.set(f"proxy_grm:rubric:default:{RUBRIC.id}", kept)
     await client.aclose()
     assert await store.rubric(RUBRIC.id) is None
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -110,3 +112,14 @@ def test_a_gateway_with_another_engine_imports_neither_torch_nor_vllm():
         check=True,
     )
     assert ran.stdout.strip() == "[]"
+
+
+async def test_metrics_may_have_a_port_of_their_own(start_gateway):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    gateway = await start_gateway(images=None, metrics_port=port)
+    assert (await gateway.client.get("/metrics")).status_code == 404
+    async with httpx.AsyncClient() as scraper:
+        told = await scraper.get(f"http://127.0.0.1:{port}/metrics")
+    assert "proxy_grm_inflight 0.0" in told.text
