@@ -28,6 +28,7 @@ from service.embedded_redis import EmbeddedRedis, EmbeddedRedisFailed
 from service.engines import Engine
 from service.engines.on_demand import OnDemandEngine
 from service.evaluators import EvaluatorInvalid, Surroundings, build_roster
+from service.flights import Flights
 from service.honesty import Honesty
 from service.image_fetching import ImageFetcher
 from service.images import Images
@@ -182,6 +183,7 @@ def compose(
     admission = Admission(settings.admission, metrics)
     calls = Calls(release.config, images, store, admission, metrics, settings.limits)
     judge = Judge(release.judge, engines.judge)
+    flights = Flights(store)
     around = Surroundings(release, judge, engines.proxy)
     roster = build_roster(settings.evaluators, around, metrics)
     stronger = settings.judging.escalation.evaluator
@@ -189,7 +191,9 @@ def compose(
         raise EvaluatorInvalid(f"judging.escalation.evaluator: there is no evaluator {stronger!r}")
     consulting = Consulting(roster, store, stronger)
     honesty = Honesty(judge, release.fingerprint, store, metrics, settings.honesty)
-    scoring = Scoring(release, judge, consulting, calls, store, honesty, metrics, settings.judging)
+    scoring = Scoring(
+        release, judge, consulting, calls, store, flights, honesty, metrics, settings.judging
+    )
     verifying = Verifying(roster, calls, metrics)
     rankings = Rankings(calls, scoring)
     jobs = JobStore(connection, settings.jobs)
@@ -208,6 +212,8 @@ def compose(
         bodies=Bodies(settings.admission),
         pool=images.pool,
         quotas=Quotas(store),
+        store=store,
+        flights=flights,
     )
 
 

@@ -15,10 +15,15 @@ async def together(works: Iterable[Coroutine[None, None, Result]]) -> list[Resul
     When one fails, the others are cancelled and its error is raised, on its own
     and not in a group.
     """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]
     except ExceptionGroup as failed:
+        # Python 3.11's group cancels the task it is in and leaves it marked as cancelled.
+        if task is not None and task.cancelling() > before:
+            task.uncancel()
         raise failed.exceptions[0] from failed
     return [task.result() for task in tasks]
 

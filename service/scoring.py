@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +13,7 @@ from models.release import Release
 from models.rubric import Rubric
 from service.calls import Call, Calls, Timing
 from service.consulting import Consulting
+from service.flights import Flights
 from service.honesty import Honesty
 from service.judging import (
     Escalation,
@@ -78,6 +80,7 @@ class Scoring:
         consulting: Consulting,
         calls: Calls,
         store: Store,
+        flights: Flights,
         honesty: Honesty,
         metrics: Metrics,
         settings: JudgingSettings,
@@ -88,6 +91,7 @@ class Scoring:
         self._consulting = consulting
         self._calls = calls
         self._store = store
+        self._flights = flights
         self._honesty = honesty
         self._metrics = metrics
 
@@ -140,15 +144,32 @@ class Scoring:
         escalation = Escalation(asked.band, asked.votes, asked.temperature)
         options = replace(call.options, band=self._settings.band, escalation=escalation)
         key = judgement_key(self._release.fingerprint, comparison, options, rubric)
-        kept = await self._kept(key) if call.use_cache else None
-        if kept is not None:
-            judgement = replace(kept, usage=Usage())
+
+        async def make() -> Judgement:
+            made = await self._judge.judge(comparison, options, rubric)
+            await self._keep(key, made)
+            return made
+
+        if key is None or not call.use_cache:
+            judgement, cached = await make(), False
         else:
-            judgement = await self._judge.judge(comparison, options, rubric)
-            await self._keep(key, judgement)
+            judgement, cached = await self._once(key, make)
+        if cached:
+            judgement = replace(judgement, usage=Usage())
+        else:
             given = rubric if call.rubric is not None else None
             self._honesty.probe(comparison, judgement, given, options, call.run_id)
-        return judgement, kept is not None
+        return judgement, cached
+
+    async def _once(
+        self, key: str, make: Callable[[], Coroutine[None, None, Judgement]]
+    ) -> tuple[Judgement, bool]:
+        """The judgement that is kept, that somebody is making right now, or that `make` makes."""
+        kept = await self._kept(key)
+        if kept is not None:
+            return kept, True
+        judgement, made = await self._flights.run(key, lambda: self._kept(key, counted=False), make)
+        return judgement, not made
 
     async def write_rubric(self, call: Call, label: int | None = None) -> RubricWritten:
         """Writes a rubric for a comparison, keeps it under its id, and asks the evaluators.
@@ -184,8 +205,8 @@ class Scoring:
             self._metrics.abstentions.labels(written.reason).inc()
         return written
 
-    async def _kept(self, key: str | None) -> Judgement | None:
-        kept = await self._store.judgement(key) if key is not None else None
+    async def _kept(self, key: str, *, counted: bool = True) -> Judgement | None:
+        kept = await self._store.judgement(key, counted=counted)
         try:
             return _JUDGEMENT.validate_python(kept) if kept is not None else None
         except ValidationError:  # written by another version of this service

@@ -205,6 +205,9 @@ class CacheSettings(_Section):
     rubric_ttl_s: int = Field(
         default=30 * 86_400, ge=1, description="a rubric that may be named by its id"
     )
+    answer_ttl_s: int = Field(
+        default=86_400, ge=1, description="an answer to a request with an Idempotency-Key"
+    )
     image_bytes: int = Field(
         default=256 * 2**20,
         ge=0,

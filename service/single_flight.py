@@ -20,7 +20,7 @@ class SingleFlight:
     """Work in progress, by what it is.
 
     Who comes while it is done gets the same result or the same error. One who leaves does not
-    stop it; the last one to leave does.
+    stop it; the last one to leave does, and waits until it has stopped.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,9 @@ class SingleFlight:
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
-                flight.task.cancel()
                 self._landed(key, flight)
+                flight.task.cancel()
+                await asyncio.wait([flight.task])
 
     def _landed(self, key: Hashable, flight: _Flight) -> None:
         if self._flying.get(key) is flight:

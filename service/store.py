@@ -8,6 +8,8 @@ here either answers quickly or counts as a miss.
     counts:<release fingerprint>[:<tenant>:<run id>]         cache.run_ttl_s after the last
     record:<tenant>:<id of a rubric>                         cache.rubric_ttl_s after the last
     quota:<key's name>:<minute>                              two minutes
+    flight:<tenant>:<what is in work>                        15 s, renewed
+    answer:<tenant>:<digest of an Idempotency-Key>           cache.answer_ttl_s
 
 What one tenant has kept no other finds. Only texts, digests and sums are kept, no image bytes.
 """
@@ -38,6 +40,9 @@ _log = structlog.get_logger(__name__)
 _PREFIX = "proxy_grm"
 _RUBRIC = TypeAdapter(Rubric)
 _TIMEOUT_S = 0.25
+_MINE = "if redis.call('get', KEYS[1]) == ARGV[1] then "
+_RENEW = _MINE + "redis.call('expire', KEYS[1], ARGV[2]) end"
+_UNCLAIM = _MINE + "redis.call('del', KEYS[1]) end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,16 @@ class Store:
         """Gives the connections back."""
         await self._redis.aclose()
 
-    async def judgement(self, key: str) -> dict[str, Any] | None:
-        """A judgement kept under `key`; None when there is none or Redis does not answer."""
+    async def judgement(self, key: str, *, counted: bool = True) -> dict[str, Any] | None:
+        """A judgement kept under `key`; None when there is none or Redis does not answer.
+
+        Args:
+            key: from `judgement_key`.
+            counted: as a hit or a miss.
+        """
         kept = await self._get(f"judgement:{current_tenant()}:{key}")
-        self._metrics.cache.labels("miss" if kept is None else "hit").inc()
+        if counted:
+            self._metrics.cache.labels("miss" if kept is None else "hit").inc()
         return kept
 
     async def keep_judgement(self, key: str, judgement: dict[str, Any]) -> None:
@@ -142,6 +153,41 @@ class Store:
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._unavailable(error)
             return RubricRecord(0, 0)
+
+    async def answer(self, name: str) -> dict[str, Any] | None:
+        """What was answered under an ``Idempotency-Key`` of this digest."""
+        return await self._get(f"answer:{current_tenant()}:{name}")
+
+    async def keep_answer(self, name: str, answer: dict[str, Any]) -> None:
+        """Keeps an answer for as long as the settings say."""
+        await self._set(f"answer:{current_tenant()}:{name}", answer, self._settings.answer_ttl_s)
+
+    async def claim(self, key: str, token: str, lease_s: int) -> bool | None:
+        """Claims work for who holds the token; False: somebody has it; None: nobody knows."""
+        try:
+            claimed = await self._redis.set(f"{_PREFIX}:flight:{key}", token, nx=True, ex=lease_s)
+            stop_if_cancelled()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._unavailable(error)
+            return None
+        return bool(claimed)
+
+    async def renew(self, key: str, token: str, lease_s: int) -> None:
+        """Holds on to a claim."""
+        await self._if_mine(_RENEW, key, token, lease_s)
+
+    async def unclaim(self, key: str, token: str) -> None:
+        """Gives a claim back."""
+        await self._if_mine(_UNCLAIM, key, token, 0)
+
+    async def _if_mine(self, script: str, key: str, token: str, lease_s: int) -> None:
+        try:
+            await self._redis.execute_command(
+                "EVAL", script, 1, f"{_PREFIX}:flight:{key}", token, lease_s
+            )
+            stop_if_cancelled()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._unavailable(error)
 
     async def count(self, key: str, ttl_s: int) -> int | None:
         """How often this has been asked about `key`, this time included; None: nobody knows."""

@@ -11,6 +11,7 @@ from service.admission import Admission
 from service.api.bodies import Bodies
 from service.engines import Engine
 from service.evaluators import Roster
+from service.flights import Flights
 from service.honesty import Honesty
 from service.jobs import JobStore
 from service.metrics import Metrics
@@ -19,6 +20,7 @@ from service.quotas import Quotas
 from service.ranking import Rankings
 from service.scoring import Scoring
 from service.settings import Settings
+from service.store import Store
 from service.verifying import Verifying
 
 
@@ -30,6 +32,8 @@ class Gateway:
         engine: the judge's, which decides whether the gateway is ready.
         bodies: how much of what callers send is in memory.
         quotas: what each key has used.
+        store: what outlives a request.
+        flights: what is in work and may be asked for again meanwhile.
         pool: where what strangers sent is read when it may take long.
     """
 
@@ -47,6 +51,8 @@ class Gateway:
     bodies: Bodies
     pool: ProcessPool
     quotas: Quotas
+    store: Store
+    flights: Flights
 
 
 def gateway_of(request: Request) -> Gateway:

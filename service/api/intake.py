@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncGenerator, Coroutine
 from typing import TypeVar
 
@@ -18,6 +19,9 @@ from service.api.parsing import Model, parsed
 from service.errors import DeadlineExceeded, NotFound, PayloadTooLarge
 
 Result = TypeVar("Result")
+
+BODY_DIGEST = "body_digest"
+"""In the state of a request that has an ``Idempotency-Key``."""
 
 
 async def received(request: Request, model: type[Model]) -> Model:
@@ -43,7 +47,11 @@ async def received(request: Request, model: type[Model]) -> Model:
                 body += chunk
     except TimeoutError:
         raise DeadlineExceeded(f"the body did not come within {limits.body_s:g} s") from None
-    return await parsed(gateway.pool, model, bytes(body))
+    text = bytes(body)
+    if "idempotency-key" in request.headers:
+        digest = await asyncio.to_thread(hashlib.sha256, text)
+        request.scope["state"][BODY_DIGEST] = digest.hexdigest()
+    return await parsed(gateway.pool, model, text)
 
 
 async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
 
+from service.api.answering import answered
 from service.api.gateway import Gateway, gateway_of
-from service.api.intake import received, refuse_evaluators, unless_gone
+from service.api.intake import received, refuse_evaluators
 from service.api.openapi import takes
 from service.api.schemas import (
     RankAnswer,
@@ -17,7 +17,6 @@ from service.api.schemas import (
     RubricRequest,
     ScoreAnswer,
     ScoreRequest,
-    TimingOut,
     VerifyAnswer,
     VerifyRequest,
 )
@@ -34,8 +33,7 @@ async def score(request: Request) -> Response:
     """
     gateway = gateway_of(request)
     asked = await received(request, ScoreRequest)
-    answer = await unless_gone(request, score_answer(gateway, asked))
-    return _respond(request, answer, answer.status, answer.timing)
+    return await answered(request, lambda: score_answer(gateway, asked))
 
 
 @router.post("/rubric", response_model=RubricAnswer, openapi_extra=takes(RubricRequest))
@@ -43,10 +41,13 @@ async def rubric(request: Request) -> Response:
     """By what should these two responses be judged? The rubric's id can be given to `/score`."""
     gateway = gateway_of(request)
     asked = await received(request, RubricRequest)
-    done = await unless_gone(request, gateway.scoring.write_rubric(asked.call(), asked.label))
-    name = asked.id or f"rubric_{uuid4().hex}"
-    answer = RubricAnswer.of(done, name, gateway.release, asked.label)
-    return _respond(request, answer, answer.status, answer.timing)
+
+    async def work() -> RubricAnswer:
+        done = await gateway.scoring.write_rubric(asked.call(), asked.label)
+        name = asked.id or f"rubric_{uuid4().hex}"
+        return RubricAnswer.of(done, name, gateway.release, asked.label)
+
+    return await answered(request, work)
 
 
 @router.post("/verify", response_model=VerifyAnswer, openapi_extra=takes(VerifyRequest))
@@ -57,10 +58,12 @@ async def verify(request: Request) -> Response:
     """
     gateway = gateway_of(request)
     asked = await received(request, VerifyRequest)
-    work = gateway.verifying.verify(asked.call(), asked.better, asked.evaluator)
-    verified = await unless_gone(request, work)
-    answer = VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", gateway.release)
-    return _respond(request, answer, answer.status, answer.timing)
+
+    async def work() -> VerifyAnswer:
+        verified = await gateway.verifying.verify(asked.call(), asked.better, asked.evaluator)
+        return VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", gateway.release)
+
+    return await answered(request, work)
 
 
 @router.post("/rank", response_model=RankAnswer, openapi_extra=takes(RankRequest))
@@ -73,24 +76,15 @@ async def rank(request: Request) -> Response:
     gateway = gateway_of(request)
     asked = await received(request, RankRequest)
     refuse_evaluators(asked.evaluators)
-    work = gateway.rankings.rank(asked.call(), asked.options())
-    ranked = await unless_gone(request, work)
-    answer = RankAnswer.of(ranked, asked.id or f"rank_{uuid4().hex}", gateway.release)
-    return _respond(request, answer, answer.status, answer.timing)
+
+    async def work() -> RankAnswer:
+        ranked = await gateway.rankings.rank(asked.call(), asked.options())
+        return RankAnswer.of(ranked, asked.id or f"rank_{uuid4().hex}", gateway.release)
+
+    return await answered(request, work)
 
 
 async def score_answer(gateway: Gateway, asked: ScoreRequest) -> ScoreAnswer:
     """One comparison's answer, for a single request and for a line of a batch alike."""
     scored = await gateway.scoring.score(asked.call())
     return ScoreAnswer.of(scored, asked.id or f"score_{uuid4().hex}", gateway.release)
-
-
-def _respond(request: Request, answer: BaseModel, outcome: str, timing: TimingOut) -> Response:
-    request.scope["state"]["outcome"] = outcome
-    stages = ("queue", "image", "engine", "total")
-    spent = ", ".join(f"{name};dur={getattr(timing, f'{name}_s') * 1000:.1f}" for name in stages)
-    return Response(
-        answer.model_dump_json(),
-        media_type="application/json",
-        headers={"server-timing": spent},
-    )

@@ -82,3 +82,13 @@ async def test_a_task_that_was_not_cancelled_goes_on():
         async with asyncio.timeout(0.001):
             await asyncio.sleep(60)
     stop_if_cancelled()
+
+
+async def test_a_failure_leaves_no_mark_of_a_cancellation_behind():
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await together([fail(), asyncio.sleep(60)])
+    stop_if_cancelled()  # does not

@@ -142,7 +142,8 @@ async def test_a_rubric_alone_is_kept_under_its_id(scoring):
 async def test_cancelled_calls_are_neither_kept_nor_counted(start_gateway, until):
     gateway = await start_gateway(seconds=60)
     scoring = gateway.parts.scoring
-    calls = [asyncio.create_task(scoring.score(CALL)) for _ in range(3)]
+    asked = [replace(CALL, question=f"How many? {n}") for n in range(3)]
+    calls = [asyncio.create_task(scoring.score(call)) for call in asked]
     await until(lambda: gateway.engine.running == 3)
     for call in calls:
         call.cancel()

@@ -422,7 +422,8 @@ async def test_a_caller_that_hangs_up_while_waiting_leaves_the_queue(start_gatew
 
 async def test_over_its_bounds_the_gateway_refuses_and_says_when_to_come_back(start_gateway, until):
     gateway = await start_gateway(seconds=60, admission={"running": 2, "waiting": 1})
-    working = [asyncio.create_task(gateway.score()) for _ in range(3)]
+    asked = [f"How many circles? {number}" for number in range(3)]
+    working = [asyncio.create_task(gateway.score(question=question)) for question in asked]
     await until(lambda: gateway.engine.running == 2)
     assert gateway.count("proxy_grm_inflight") == 2
     assert gateway.count("proxy_grm_queued") == 1

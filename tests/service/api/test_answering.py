@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import redis
+
+pytestmark = pytest.mark.anyio
+
+BODY = {"question": "How many?", "responses": ["One.", "Two."], "cache": "bypass"}
+
+
+async def ask(gateway, key: str, path: str = "/score", **changes):
+    return await gateway.client.post(path, json=BODY | changes, headers={"idempotency-key": key})
+
+
+async def test_the_same_request_under_the_same_key_gets_the_same_answer(gateway):
+    first, again = await ask(gateway, "k"), await ask(gateway, "k")
+    assert first.status_code == again.status_code == 200
+    assert again.content == first.content
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.headers["server-timing"] == first.headers["server-timing"]
+    assert len(gateway.engine.requests) == 1
+
+
+async def test_without_a_key_or_under_another_it_is_judged_again(gateway):
+    ids = {(await ask(gateway, key)).json()["id"] for key in ("a", "b")}
+    ids.add((await gateway.client.post("/score", json=BODY)).json()["id"])
+    assert len(ids) == 3
+    assert len(gateway.engine.requests) == 3
+
+
+@pytest.mark.parametrize("path", ["/rubric", "/rank"])
+async def test_every_way_of_judging_takes_a_key(path: str, gateway):
+    body = {name: value for name, value in BODY.items() if path == "/rank" or name != "cache"}
+    answers = [
+        await gateway.client.post(path, json=body, headers={"idempotency-key": "k"})
+        for _ in range(2)
+    ]
+    assert answers[0].status_code == 200
+    assert answers[0].content == answers[1].content
+
+
+async def test_another_request_under_the_same_key_is_refused(gateway):
+    await ask(gateway, "k")
+    for path, changes in (("/score", {"question": "Why?"}), ("/rank", {})):
+        answer = await ask(gateway, "k", path, **changes)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert answer.json()["detail"] == "this Idempotency-Key was used for another request"
+
+
+async def test_a_request_that_comes_again_while_it_is_in_work_waits_for_its_answer(start_gateway):
+    gateway = await start_gateway(seconds=0.2)
+    answers = await asyncio.gather(*(ask(gateway, "k") for _ in range(3)))
+    assert len({answer.content for answer in answers}) == 1
+    assert len(gateway.engine.requests) == 1
+
+
+async def test_gateways_on_one_redis_share_the_answers(start_gateway):
+    gateways = [await start_gateway(seconds=0.2) for _ in range(2)]
+    answers = await asyncio.gather(*(ask(gateway, "k") for gateway in gateways))
+    assert len({answer.content for answer in answers}) == 1
+    assert sum(len(gateway.engine.requests) for gateway in gateways) == 1
+
+
+async def test_an_error_is_not_kept(gateway):
+    wrong = await ask(gateway, "k", rubric={"id": "rub_" + "0" * 24})
+    assert wrong.status_code == 404
+    assert (await ask(gateway, "k")).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256])
+async def test_a_key_that_is_none_is_refused(key: str, gateway):
+    answer = await ask(gateway, key)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_without_redis_it_is_judged_again(start_gateway, tmp_path):
+    gateway = await start_gateway(redis_url=f"unix://{tmp_path}/no.socket")
+    answers = [await ask(gateway, "k") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+async def test_identical_questions_at_the_same_time_are_judged_once(start_gateway):
+    gateway = await start_gateway(seconds=0.2)
+    body = {"question": "How many?", "responses": ["One.", "Two."]}
+    answers = await asyncio.gather(*(gateway.client.post("/score", json=body) for _ in range(4)))
+    told = [answer.json() for answer in answers]
+    assert len({one["id"] for one in told}) == 4
+    assert len({one["evaluation"] for one in told}) == 1
+    assert sorted(one["cached"] for one in told) == [False, True, True, True]
+    assert sum(one["usage"]["prompt_tokens"] > 0 for one in told) == 1
+    assert len(gateway.engine.requests) == 1
+
+
+@pytest.mark.parametrize("spoilt", ["no json", "[]", "{}", '{"asked": 5}', "null"])
+async def test_a_kept_answer_that_cannot_be_read_is_judged_again(
+    spoilt: str, gateway, redis_url: str
+):
+    await ask(gateway, "k")
+    with redis.Redis.from_url(redis_url) as client:
+        [name] = client.keys("proxy_grm:answer:default:*")
+        client.set(name, spoilt)
+    answer = await ask(gateway, "k")
+    assert answer.status_code == 200
+    assert "idempotent-replayed" not in answer.headers
