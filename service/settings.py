@@ -240,6 +240,9 @@ class WorkerSettings(_Section):
     gateway_url: str = Field(
         default="http://127.0.0.1:8000", description="a gateway, or what stands before many"
     )
+    api_key: SecretStr | None = Field(
+        default=None, description="an admin's, where the gateway asks for keys"
+    )
     in_flight: int = Field(
         default=64, ge=1, description="lines in work at most; fewer while the gateway refuses"
     )

@@ -13,6 +13,9 @@ from contextvars import ContextVar
 DEFAULT_TENANT = "default"
 """Whose everything is where there are no keys."""
 
+TENANT_HEADER = "x-proxy-grm-tenant"
+"""With it an admin's key acts for another tenant, as workers do."""
+
 _tenant: ContextVar[str] = ContextVar("tenant", default=DEFAULT_TENANT)
 
 

@@ -15,14 +15,11 @@ from service.api.errors import document
 from service.api.gateway import Gateway
 from service.errors import InvalidRequest, ServiceError, Unauthenticated
 from service.keys import ApiKey, Keyring
-from service.tenancy import DEFAULT_TENANT, acting_for
+from service.tenancy import DEFAULT_TENANT, TENANT_HEADER, acting_for
 
 OPEN = ("/livez", "/readyz", "/docs", "/openapi.json", "/")
 """For probes and for people who look: nothing is judged and nobody's data is shown there."""
 ADMIN = ("/metrics",)
-TENANT_HEADER = "x-proxy-grm-tenant"
-"""With it an admin's key acts for another tenant, as workers do."""
-
 _KEY = "api_key"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import TypeVar
 
 from fastapi import Request
@@ -37,14 +38,26 @@ async def received(request: Request, model: type[Model]) -> Model:
     gateway = gateway_of(request)
     await gateway.quotas.spend(key_of(request))
     gateway.admission.check_room()
+    return await read(request, model, gateway.settings.limits.body_bytes)
+
+
+async def read(request: Request, model: type[Model], most_bytes: int) -> Model:
+    """The request that a body is, where nothing is judged before it is answered.
+
+    Raises:
+        RequestInvalid: it is no JSON or does not fit the schema.
+        Overloaded, PayloadTooLarge, DeadlineExceeded: while it is read.
+    """
+    gateway = gateway_of(request)
     limits = gateway.settings.limits
     held = request.scope["state"][HELD_BODY] = gateway.bodies.hold()
     body = bytearray()
     try:
         async with asyncio.timeout(limits.body_s):
-            async for chunk in _bounded(request, limits.body_bytes):
-                held.grow(len(chunk))
-                body += chunk
+            async with aclosing(_bounded(request, most_bytes)) as pieces:
+                async for piece in pieces:
+                    held.grow(len(piece))
+                    body += piece
     except TimeoutError:
         raise DeadlineExceeded(f"the body did not come within {limits.body_s:g} s") from None
     text = bytes(body)
@@ -60,11 +73,14 @@ async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes]:
     if announced.isdigit() and int(announced) > most_bytes:
         raise PayloadTooLarge(f"the body has {announced} bytes; at most {most_bytes} are read")
     count = 0
-    async for chunk in uploaded(request):
-        count += len(chunk)
-        if count > most_bytes:
-            raise PayloadTooLarge(f"the body has more than the {most_bytes} bytes that are read")
-        yield chunk
+    async with aclosing(uploaded(request)) as pieces:
+        async for piece in pieces:
+            count += len(piece)
+            if count > most_bytes:
+                raise PayloadTooLarge(
+                    f"the body has more than the {most_bytes} bytes that are read"
+                )
+            yield piece
 
 
 async def uploaded(request: Request) -> AsyncGenerator[bytes]:

@@ -13,12 +13,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from service.api.gateway import Gateway, gateway_of
-from service.api.intake import parse, read_body, uploaded
+from service.api.intake import read, uploaded
 from service.api.openapi import takes
 from service.api.schemas import JobAccepted, JobAnswer, JobRequest, ScoreRequest
 from service.errors import InvalidRequest
 from service.jobs import JobStatus, ResultOrder, chunked
 from service.jobs.sources import open_source
+from service.tenancy import current_tenant
 
 router = APIRouter(tags=["jobs"])
 
@@ -41,7 +42,8 @@ async def start(request: Request) -> JobAccepted:
     gateway.admission.check()
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent == _NDJSON:
-        return JobAccepted.model_validate(await _uploaded_job(request, gateway))
+        with gateway.bodies.upload():
+            return JobAccepted.model_validate(await _uploaded_job(request, gateway))
     if sent == "application/json":
         return JobAccepted.model_validate(await _job_of_source(request, gateway))
     raise InvalidRequest(f"a job is sent as {_NDJSON}, or as application/json naming a source")
@@ -50,7 +52,7 @@ async def start(request: Request) -> JobAccepted:
 @router.get("/jobs/{job_id}")
 async def status(request: Request, job_id: str) -> JobAnswer:
     """How far a job has come, and how long it will take."""
-    return JobAnswer.of(await gateway_of(request).jobs.status(job_id))
+    return JobAnswer.of(await gateway_of(request).jobs.status(job_id, current_tenant()))
 
 
 @router.get(
@@ -65,27 +67,28 @@ async def results(request: Request, job_id: str, order: ResultOrder = "input") -
     gives chunks of lines as they are finished. Of a cancelled job it is what was finished.
     """
     jobs = gateway_of(request).jobs
-    found = jobs.results(await jobs.status(job_id), order)
+    tenant = current_tenant()
+    found = jobs.results(await jobs.status(job_id, tenant), order, tenant)
     return StreamingResponse(found, media_type=_NDJSON)
 
 
 @router.delete("/jobs/{job_id}")
 async def cancel(request: Request, job_id: str) -> JobAnswer:
     """Cancels a job and stops what is being done of it; one that has ended stays as it is."""
-    return JobAnswer.of(await gateway_of(request).jobs.cancel(job_id))
+    return JobAnswer.of(await gateway_of(request).jobs.cancel(job_id, current_tenant()))
 
 
 async def _job_of_source(request: Request, gateway: Gateway) -> JobStatus:
-    asked = parse(JobRequest, await read_body(request, _MOST_REQUEST_BYTES))
+    asked = await read(request, JobRequest, _MOST_REQUEST_BYTES)
     # A worker opens it again and reads it; here the caller is told at once what is wrong with it.
     opened = await asyncio.to_thread(open_source, asked.source, gateway.settings.job_sources)
     await asyncio.to_thread(opened.file.close)
-    return await gateway.jobs.open(asked.source)
+    return await gateway.jobs.open(asked.source, current_tenant())
 
 
 async def _uploaded_job(request: Request, gateway: Gateway) -> JobStatus:
     limits, jobs = gateway.settings.limits, gateway.jobs
-    keys = await jobs.create()
+    keys = await jobs.create(current_tenant())
     most = {"line_bytes": limits.body_bytes, "most_bytes": limits.batch_bytes}
     most["most_lines"] = gateway.settings.jobs.lines
     lines = number = 0

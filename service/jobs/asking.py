@@ -13,6 +13,7 @@ from service.errors import EngineUnavailable, PayloadTooLarge, ServiceError
 from service.jobs.chunks import Line
 from service.jobs.leases import Result
 from service.settings import WorkerSettings
+from service.tenancy import TENANT_HEADER, current_tenant
 
 _log = structlog.get_logger(__name__)
 
@@ -45,8 +46,10 @@ class Asking:
     def __init__(
         self, settings: WorkerSettings, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
+        key = settings.api_key
         self._client = httpx.AsyncClient(
             base_url=settings.gateway_url,
+            headers={} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"},
             transport=transport,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=settings.in_flight),
         )
@@ -72,7 +75,11 @@ class Asking:
             answer = await self._client.post(
                 "/score",
                 content=asked.content,
-                headers={"content-type": "application/json", "x-request-id": asked.request_id},
+                headers={
+                    "content-type": "application/json",
+                    "x-request-id": asked.request_id,
+                    TENANT_HEADER: current_tenant(),
+                },
                 timeout=httpx.Timeout(asked.timeout_s + _GRACE_S, connect=_CONNECT_S, pool=None),
             )
         except httpx.TransportError as cause:

@@ -20,6 +20,7 @@ from service.jobs.keys import SOURCE
 from service.jobs.leases import Lease, LeaseLost, Leases, Result
 from service.jobs.throttle import Throttle
 from service.settings import Settings
+from service.tenancy import acting_for
 
 Done = TypeVar("Done")
 
@@ -191,7 +192,8 @@ class Working:
             return None
         sent_at = time.monotonic()
         try:
-            answer = await self._asking.ask(lease.keys.id, line)
+            with acting_for(lease.keys.tenant):
+                answer = await self._asking.ask(lease.keys.id, line)
             if isinstance(answer, Refusal):
                 self._throttle.refused(sent_at, answer.retry_after_s)
             else:

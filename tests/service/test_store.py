@@ -226,7 +226,7 @@ async def test_a_rubrics_record_adds_up_and_goes_with_the_rubric(store: Store, r
     assert await store.record("rub_1", 1, 0) == RubricRecord(4, 2)
     assert await store.record("rub_2") == RubricRecord(0, 0)
     with redis.Redis.from_url(redis_url) as client:
-        assert 0 < client.ttl("proxy_grm:record:rub_1") <= 200
+        assert 0 < client.ttl("proxy_grm:record:default:rub_1") <= 200
 
 
 async def test_without_redis_a_record_is_empty_and_no_error():

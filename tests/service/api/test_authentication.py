@@ -191,3 +191,19 @@ async def test_answers_carry_headers_that_keep_browsers_from_mischief(gateway):
     )
     assert preflight.status_code == 404
     assert "access-control-allow-origin" not in preflight.headers
+
+
+async def test_tenants_share_no_jobs(guarded, keys: dict[str, str]):
+    line = json.dumps({"question": "How many?", "responses": ["One.", "Two."]})
+    owner = {"authorization": f"Bearer {keys['ours']}"}
+    started = await guarded.client.post(
+        "/jobs", content=line, headers=owner | {"content-type": "application/x-ndjson"}
+    )
+    assert started.status_code == 202
+    path = f"/jobs/{started.json()['id']}"
+    assert (await guarded.client.get(path, headers=owner)).status_code == 200
+    for method in ("GET", "DELETE"):
+        answer = await guarded.client.request(
+            method, path, headers={"authorization": f"Bearer {keys['theirs']}"}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -36,6 +36,8 @@ async def test_a_line_is_sent_as_it_is_but_for_its_priority():
     assert str(request.url) == "http://gw/base/score"
     assert json.loads(request.content) == {"priority": "batch"} | json.loads(body)
     assert request.headers["x-request-id"] == f"{JOB}:7"
+    assert request.headers["x-proxy-grm-tenant"] == "default"
+    assert "authorization" not in request.headers
     assert request.extensions["timeout"]["read"] == 35
 
 
