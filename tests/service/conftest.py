@@ -162,9 +162,24 @@ def redis_url(redis_server: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def release() -> Release:
-    """The shipped release: at most 4 pictures of 12,544 pixels."""
-    return load_release("tiny")
+def plain_release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of the shipped release without proxy and calibration.
+
+    Probabilities are then what a script says. At most 4 pictures of 12,544 pixels.
+    """
+    folder, shipped = tmp_path_factory.mktemp("plain"), SHIPPED_DIR / "tiny"
+    config, proxy, _ = (shipped / "release.toml").read_text().partition("\n[proxy]")
+    assert proxy
+    (folder / "release.toml").write_text(config)
+    for part in ("judge", "prompts"):
+        (folder / part).symlink_to(shipped / part)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def release(plain_release: str) -> Release:
+    """`plain_release`, loaded."""
+    return load_release(plain_release)
 
 
 @pytest.fixture(scope="session")
@@ -267,7 +282,7 @@ async def _listening(app: FastAPI) -> AsyncGenerator[str]:
 
 @pytest.fixture
 async def start_gateway(
-    redis_url: str, shared_images: Images
+    redis_url: str, shared_images: Images, plain_release: str
 ) -> AsyncGenerator[Callable[..., Awaitable[RunningGateway]]]:
     """Starts gateways that stop with the test: a script, options of `running`, any setting."""
     async with AsyncExitStack() as stack:
@@ -281,7 +296,8 @@ async def start_gateway(
             images: Images | None = shared_images,
             **changes: Any,
         ) -> RunningGateway:
-            settings = Settings(**{"engine": "scripted", "redis_url": redis_url} | changes)
+            usual = {"engine": "scripted", "redis_url": redis_url, "release": plain_release}
+            settings = Settings(**usual | changes)
             options: Any = {"proxy": proxy, "seconds": seconds}
             options |= {"listening": listening, "images": images}
             return await stack.enter_async_context(running(settings, script, **options))
@@ -296,9 +312,10 @@ async def gateway(start_gateway: Callable[..., Awaitable[RunningGateway]]) -> Ru
 
 
 @pytest.fixture(scope="module")
-async def shared_gateway(redis_server: str) -> AsyncGenerator[RunningGateway]:
+async def shared_gateway(redis_server: str, plain_release: str) -> AsyncGenerator[RunningGateway]:
     """One gateway for a module's tests, with parts that are all its own."""
-    async with running(Settings(engine="scripted", redis_url=SecretStr(redis_server))) as started:
+    settings = Settings(engine="scripted", redis_url=SecretStr(redis_server), release=plain_release)
+    async with running(settings) as started:
         yield started
 
 
