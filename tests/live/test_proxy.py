@@ -19,29 +19,13 @@ from models.release import SHIPPED_DIR
 from .conftest import START_S, LiveGateway, start_gateway, stop_gateway, toy_body
 from .test_engine_death import gone
 
-TINY = SHIPPED_DIR / "tiny"
 RUBRIC = {"text": "1. Count accuracy (100%): the number matches the image."}
 
 
 @pytest.fixture
-def paired(tmp_path: Path) -> Path:
-    """The tiny judge, and the same weights again as a proxy: a poor one, but a real engine."""
-    folder = tmp_path / "paired"
-    (folder / "prompts").mkdir(parents=True)
-    for role in ("judge", "proxy"):
-        (folder / role).symlink_to(TINY / "judge")
-    (folder / "release.toml").write_text(
-        'name = "paired"\npurpose = "demo"\nbase_model = "none"\ncontext_tokens = 4096\n'
-        "[sampling]\njudgement_tokens = 512\nrubric_tokens = 256\n"
-        "[images]\nmaximum = 4\nmost_pixels = 12544\n[proxy]\ntokens = 256\n"
-    )
-    for name in ("write_rubric.txt", "rubric_given.txt"):
-        (folder / "prompts" / name).write_text((TINY / "prompts" / name).read_text())
-    given = (folder / "prompts" / "rubric_given.txt").read_text()
-    block = "<rubric>\n{rubric}\n</rubric>\n"
-    assert block in given
-    (folder / "prompts" / "proxy.txt").write_text(given.replace(block, "") + block)
-    return folder
+def paired() -> Path:
+    """The shipped release: a judge and a proxy, each with its own weights."""
+    return SHIPPED_DIR / "tiny"
 
 
 def cores(gateway: LiveGateway) -> set[int]:

@@ -19,6 +19,8 @@ from proxy_grm_client import Judgement
 from models.benchmarks.toyworld import Judged, Run, fresh_cases, judge_all, main, summary
 from models.comparison import JudgeImage
 from models.judgement import RUBRIC_END
+from models.prompts import DEFAULT_DIR
+from models.release import SHIPPED_DIR
 from models.toyworld import CaseOptions, make_case
 from models.toyworld.scene import SIDE
 from service.app import Engines, create_app
@@ -214,12 +216,26 @@ class Oracle:
         return self.known.get(key, "1")
 
 
+def plain_release(folder):
+    """The shipped release without its calibration, with prompts whose parts the oracle can tell."""
+    shipped = SHIPPED_DIR / "tiny"
+    config, _, _ = (shipped / "release.toml").read_text().partition("\n[proxy]")
+    (folder / "release.toml").write_text(config)
+    (folder / "judge").symlink_to(shipped / "judge")
+    (folder / "prompts").symlink_to(DEFAULT_DIR)
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     """A real gateway on loopback, in a thread of its own, with an oracle for an engine."""
     oracle = Oracle()
     engine = ScriptedEngine(oracle)
-    settings = Settings(engine="scripted", state_dir=tmp_path_factory.mktemp("state"))
+    settings = Settings(
+        engine="scripted",
+        state_dir=tmp_path_factory.mktemp("state"),
+        release=plain_release(tmp_path_factory.mktemp("release")),
+    )
     started = threading.Event()
     found = SimpleNamespace(oracle=oracle, engine=engine)
 
