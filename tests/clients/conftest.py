@@ -20,8 +20,10 @@ from pydantic import SecretStr
 
 from models.release import SHIPPED_DIR
 from service.app import Engines, create_app
+from service.engines import GenerationRequest
 from service.engines.on_demand import OnDemandEngine
-from service.engines.scripted import ScriptedEngine
+from service.engines.scripted import ScriptedEngine, written_by_rote
+from service.errors import ContextExceeded
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -122,6 +124,22 @@ def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return asked
 
 
+def script(request: GenerationRequest) -> str:
+    """By rote, but for what the question asks for."""
+    text = "".join(part for part in request.prompt.user if isinstance(part, str))
+    if "unreadable" in text:
+        return "hm"
+    if "too long" in text:
+        raise ContextExceeded("the prompt leaves no room")
+    return written_by_rote(request)
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Callable[[], ScriptedEngine]:
+    """Makes engines that answer what the question asks for."""
+    return lambda: ScriptedEngine(script)
+
+
 @pytest.fixture(scope="session")
 def paired_release(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The shipped release's judge, as judge and as proxy."""
@@ -138,7 +156,7 @@ def service_url(paired_release: str, tmp_path_factory: pytest.TempPathFactory) -
     nowhere = f"unix://{tmp_path_factory.mktemp('r')}/no.socket"
     app = create_app(
         Settings(engine="scripted", redis_url=SecretStr(nowhere), release=paired_release),
-        engines=Engines(ScriptedEngine(), OnDemandEngine(ScriptedEngine())),
+        engines=Engines(ScriptedEngine(script), OnDemandEngine(ScriptedEngine(script))),
         metrics=Metrics(CollectorRegistry()),
     )
     server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_config=None))

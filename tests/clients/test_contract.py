@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -45,12 +45,10 @@ from proxy_grm_client.calls import (
 )
 from pydantic import BaseModel, SecretStr
 
-from service import errors as service_errors
 from service.api import schemas
 from service.app import Engines, create_app
-from service.engines import GenerationRequest
 from service.engines.on_demand import OnDemandEngine
-from service.engines.scripted import ScriptedEngine, written_by_rote
+from service.engines.scripted import ScriptedEngine
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -96,29 +94,22 @@ def test_every_option_of_the_client_is_a_field_of_the_service():
     assert set(BatchLine.__annotations__) == asked
 
 
-def script(request: GenerationRequest) -> str:
-    """By rote, but for what the question asks for."""
-    text = "".join(part for part in request.prompt.user if isinstance(part, str))
-    if "unreadable" in text:
-        return "hm"
-    if "too long" in text:
-        raise service_errors.ContextExceeded("the prompt leaves no room")
-    return written_by_rote(request)
-
-
 @pytest.fixture(scope="module")
-async def engine() -> ScriptedEngine:
-    return ScriptedEngine(script)
+async def engine(scripted: Callable[[], ScriptedEngine]) -> ScriptedEngine:
+    return scripted()
 
 
 @pytest.fixture(scope="module")
 async def client(
-    engine: ScriptedEngine, paired_release: str, tmp_path_factory: pytest.TempPathFactory
+    engine: ScriptedEngine,
+    scripted: Callable[[], ScriptedEngine],
+    paired_release: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[AsyncClient]:
     nowhere = f"unix://{tmp_path_factory.mktemp('r')}/no.socket"
     app = create_app(
         Settings(engine="scripted", redis_url=SecretStr(nowhere), release=paired_release),
-        engines=Engines(engine, OnDemandEngine(ScriptedEngine(script))),
+        engines=Engines(engine, OnDemandEngine(scripted())),
         metrics=Metrics(CollectorRegistry()),
     )
     async with (

@@ -10,7 +10,14 @@ import pytest
 from PIL import Image
 from proxy_grm_client import Client
 
-MODULES = ("proxy_grm_client", "proxy_grm_client.client", "proxy_grm_client.async_client")
+MODULES = (
+    "proxy_grm_client",
+    "proxy_grm_client.client",
+    "proxy_grm_client.async_client",
+    "proxy_grm_client.trainers.trl",
+    "proxy_grm_client.trainers.verl",
+    "proxy_grm_client.trainers.openrlhf",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from proxy_grm_client.errors import (
         ContextExceeded,
         DeadlineExceeded,
+        DemoRelease,
         Draining,
         EngineUnavailable,
         ImageRejected,
@@ -69,6 +70,7 @@ __all__ = [
     "ContextExceeded",
     "Criterion",
     "DeadlineExceeded",
+    "DemoRelease",
     "Draining",
     "EngineUnavailable",
     "EvaluatorVerdict",

@@ -96,6 +96,17 @@ class RankOptions(CallOptions, total=False):
     cache: Literal["use", "bypass"]
 
 
+class RewardOptions(TypedDict, total=False):
+    """What a trainer may say of every ranking or comparison; see `ScoreOptions`."""
+
+    rubric: str | Rubric
+    depth: Depth
+    order: Order
+    run_id: str
+    priority: Literal["interactive", "batch"]
+    cache: Literal["use", "bypass"]
+
+
 class BatchLine(ScoreOptions, total=False):
     """One comparison of a batch: what `Client.score` takes, by name."""
 

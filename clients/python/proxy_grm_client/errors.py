@@ -3,6 +3,7 @@
     ProxyGrmError
     ├── ServiceUnreachable   no answer came at all
     ├── UnexpectedAnswer     an answer that is not the service's
+    ├── DemoRelease          a trainer would be rewarded by a demonstration
     ├── InvalidRequest       invalid_request
     ├── ImageRejected        image_rejected
     ├── ContextExceeded      context_exceeded
@@ -53,6 +54,12 @@ class UnexpectedAnswer(ProxyGrmError):
     """Something answered that does not speak this contract, a proxy's error page for example."""
 
     code = "unexpected_answer"
+
+
+class DemoRelease(ProxyGrmError):
+    """The release that answered is a demonstration, and nobody said that this is meant."""
+
+    code = "demo_release"
 
 
 class InvalidRequest(ProxyGrmError):

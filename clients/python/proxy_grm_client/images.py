@@ -26,7 +26,7 @@ class PilImage(Protocol):
         """The picture in another mode."""
         ...
 
-    def save(self, fp: Any, format: str) -> None:
+    def save(self, fp: Any, format: str, *, compress_level: int) -> None:
         """Writes the picture."""
         ...
 
@@ -47,11 +47,12 @@ class Array(Protocol):
 
 
 ImageLike = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | PilImage | Array | Mapping[str, str]
+    str | os.PathLike[str] | bytes | bytearray | memoryview | PilImage | Array | Mapping[str, Any]
 )
 """A path, an ``http(s)://`` URL (the service fetches it), a ``data:`` URI, the bytes of a
 JPEG/PNG/WebP file, a PIL image, a numpy array (uint8, height × width × channels), a torch tensor
-(float in 0..1, channels × height × width), or an image as it stands on the wire."""
+(float in 0..1, channels × height × width), an image as it stands on the wire, or one as data sets
+keep it: ``{"bytes", "path"}``."""
 
 
 def encode_images(images: Sequence[ImageLike]) -> list[dict[str, str]]:
@@ -67,13 +68,21 @@ def encode_images(images: Sequence[ImageLike]) -> list[dict[str, str]]:
 
 def _encode(image: object) -> dict[str, str]:
     if isinstance(image, Mapping):
-        return {str(key): str(value) for key, value in image.items()}
+        return _encode_mapping(image)
     if isinstance(image, str):
         if image.startswith("data:"):
             return {"data": image}
         if image.startswith(("http://", "https://")):
             return {"url": image}
     return {"data": base64.b64encode(_file_of(image)).decode()}
+
+
+def _encode_mapping(image: Mapping[str, Any]) -> dict[str, str]:
+    """As it stands on the wire, or as data sets keep pictures: ``bytes``, ``path`` or both."""
+    if not image.keys() & {"bytes", "path"}:
+        return {key: str(value) for key, value in image.items()}
+    held = image.get("bytes")
+    return _encode(image.get("path") if held is None else held)
 
 
 def _file_of(image: object) -> bytes | bytearray | memoryview:
@@ -84,7 +93,8 @@ def _file_of(image: object) -> bytes | bytearray | memoryview:
         return image
     if isinstance(image, PilImage):
         png = io.BytesIO()
-        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(png, format="PNG")
+        known = image if image.mode in _PNG_MODES else image.convert("RGB")
+        known.save(png, format="PNG", compress_level=1)
         return png.getvalue()
     found = encoded_array(image)
     if found is None:
