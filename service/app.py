@@ -17,6 +17,7 @@ from service.admission import Admission
 from service.api import batch_route, health_routes, job_routes, judging_routes, run_route
 from service.api.authentication import Authentication
 from service.api.bodies import Bodies
+from service.api.dialects import install_dialects
 from service.api.errors import install_error_handlers
 from service.api.gateway import Gateway
 from service.api.middleware import RequestContext
@@ -109,6 +110,7 @@ def create_app(
     )
     for routes in (judging_routes, batch_route, job_routes, run_route, health_routes):
         app.include_router(routes.router)
+    install_dialects(app, settings.dialects)
     install_error_handlers(app)
     install_openapi(app)
     app.add_middleware(Authentication, keyring=keyring)

@@ -12,7 +12,8 @@
     ├── Draining            this process is stopping
     ├── EngineUnavailable   the engine is starting, gone or failed on this request
     ├── StoreUnavailable    what jobs are kept in is gone or full
-    └── DeadlineExceeded    no judgement within the caller's time
+    ├── DeadlineExceeded    no judgement within the caller's time
+    └── Abstained           no verdict, for who takes numbers alone
 
 Messages are for the caller: no path, no library's text, no stack. The status
 that each becomes on HTTP is in ``service.api.errors`` alone.
@@ -116,3 +117,9 @@ class DeadlineExceeded(ServiceError):
     """No judgement within the caller's time."""
 
     code = "deadline_exceeded"
+
+
+class Abstained(ServiceError):
+    """There is no verdict, and whoever asked takes numbers alone: see `service.api.dialects`."""
+
+    code = "abstained"

@@ -33,6 +33,7 @@ from pydantic_settings import (
 from models.release import RoleName
 
 CONFIG_VARIABLE = "PROXY_GRM_CONFIG"
+DialectName = Literal["openrlhf", "proxy_grm", "r1_reward"]
 CLIENT_VARIABLES = ("PROXY_GRM_URL", "PROXY_GRM_API_KEY")
 """Read by the client alone; whoever has set them may start a service too."""
 
@@ -298,6 +299,9 @@ class Settings(BaseSettings):
     workers: int = Field(
         default=0, ge=0, le=64, description="workers that start and stop with this gateway"
     )
+    dialects: Annotated[tuple[DialectName, ...], NoDecode] = Field(
+        default=(), description="requests of public trainers that are answered too; empty: none"
+    )
     drain_s: float = Field(
         default=30.0, ge=0, description="how long a stopping process finishes its work"
     )
@@ -353,6 +357,14 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return [host.strip().lower() for host in value.split(",") if host.strip()]
+
+    @field_validator("dialects", mode="before")
+    @classmethod
+    def _dialects_in_a_row(cls, value: object) -> object:
+        """``proxy_grm,openrlhf`` in the environment, a list in the file."""
+        if not isinstance(value, str):
+            return value
+        return sorted({name.strip() for name in value.split(",")} - {""})
 
     @field_validator("preload", mode="before")
     @classmethod

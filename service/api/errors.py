@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from service.api.schemas import FieldError, Problem
 from service.errors import (
+    Abstained,
     ContextExceeded,
     DeadlineExceeded,
     Draining,
@@ -44,6 +45,7 @@ STATUSES: dict[type[ServiceError], int] = {
     EngineUnavailable: 503,
     StoreUnavailable: 503,
     DeadlineExceeded: 504,
+    Abstained: 503,
 }
 _MOST_FIELD_ERRORS = 10  # a list of everything wrong can be thousands of times the request
 _MOST_FIELD_CHARACTERS = 120

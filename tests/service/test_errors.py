@@ -28,6 +28,7 @@ def test_the_codes_are_the_ones_that_clients_know():
         "engine_unavailable",
         "store_unavailable",
         "deadline_exceeded",
+        "abstained",
     }
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from proxy_grm_client.batch import FailedLine, LineResult
     from proxy_grm_client.client import Client
     from proxy_grm_client.errors import (
+        Abstained,
         ContextExceeded,
         DeadlineExceeded,
         DemoRelease,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Abstained",
     "AsyncClient",
     "Client",
     "Compared",

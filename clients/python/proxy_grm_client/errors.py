@@ -15,7 +15,8 @@
     ├── Draining             draining, retried
     ├── EngineUnavailable    engine_unavailable, retried
     ├── StoreUnavailable     store_unavailable, retried
-    └── DeadlineExceeded     deadline_exceeded
+    ├── DeadlineExceeded     deadline_exceeded
+    └── Abstained            abstained, where another's dialect has no word for it
 
 A judge that gives no verdict is not an error: that is a judgement with
 ``status == "abstain"``.
@@ -139,6 +140,12 @@ class DeadlineExceeded(ProxyGrmError):
     code = "deadline_exceeded"
 
 
+class Abstained(ProxyGrmError):
+    """There is no verdict, and the dialect that was spoken takes numbers alone."""
+
+    code = "abstained"
+
+
 BY_CODE: dict[str, type[ProxyGrmError]] = {
     kind.code: kind
     for kind in (
@@ -154,5 +161,6 @@ BY_CODE: dict[str, type[ProxyGrmError]] = {
         EngineUnavailable,
         StoreUnavailable,
         DeadlineExceeded,
+        Abstained,
     )
 }

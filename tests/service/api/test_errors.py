@@ -50,6 +50,7 @@ def test_the_statuses_are_the_ones_of_the_contract():
         "engine_unavailable": 503,
         "store_unavailable": 503,
         "deadline_exceeded": 504,
+        "abstained": 503,
     }
 
 

@@ -1,0 +1,66 @@
+"""What trainers already send: requests and answers of public clients, on by name.
+
+One file a dialect. Where two share a path, each says which requests are its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from service.api.dialects.contract import Dialect
+from service.api.gateway import gateway_of
+from service.api.intake import read_body, unless_gone
+from service.errors import InvalidRequest
+from service.settings import DialectName
+
+_PLACES: Mapping[DialectName, str] = {
+    "openrlhf": "service.api.dialects.openrlhf:OpenRlhf",
+    "proxy_grm": "service.api.dialects.proxy_grm:ProxyGrm",
+    "r1_reward": "service.api.dialects.r1_reward:R1Reward",
+}
+
+
+def install_dialects(app: FastAPI, names: Sequence[DialectName]) -> None:
+    """Adds the paths of the dialects that are named."""
+    spoken = sorted((load_dialect(name) for name in names), key=lambda dialect: dialect.path)
+    for path, sharing in groupby(spoken, key=lambda dialect: dialect.path):
+        _add_route(app, path, tuple(sharing))
+
+
+def load_dialect(name: DialectName) -> Dialect:
+    """A dialect by its name; imported only now."""
+    module, _, kind = _PLACES[name].partition(":")
+    return getattr(importlib.import_module(module), kind)()
+
+
+def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect]) -> None:
+    async def answer(request: Request) -> Response:
+        gateway = gateway_of(request)
+        body = _document(await read_body(request, gateway.settings.limits.body_bytes))
+        dialect = next((one for one in dialects if one.speaks(body)), None)
+        if dialect is None:
+            raise InvalidRequest("this is a request of no dialect that is switched on here")
+        found = await unless_gone(request, dialect.answer(gateway, body))
+        request.scope["state"]["outcome"] = "ok"
+        return Response(json.dumps(found), media_type="application/json")
+
+    names = " and ".join(type(dialect).__name__ for dialect in dialects)
+    app.add_api_route(
+        path, answer, methods=["POST"], tags=["dialects"], response_model=None, summary=names
+    )
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the body is no JSON") from None
+    if not isinstance(found, dict):
+        raise InvalidRequest("the body is no JSON object")
+    return found
