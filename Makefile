@@ -21,13 +21,17 @@ TORCH := ^torch(vision)?==
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+URL ?= http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)
+
 setup: $(VENV)/installed-$(ACCELERATOR) ## install everything pinned
 
 serve: setup ## gateway, engine, Redis and a worker at HOST:PORT
 	@exec $(BIN)/python -m service gateway --workers 1 $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 demo: setup ## judge an example and show it
-	@$(BIN)/python examples/demo.py --url http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)
+	@$(BIN)/python -m proxy_grm_client.cli score examples/scene.png --url $(URL) \
+		-q "How many red circles are there? Which digit is purple? The number matters most." \
+		-a "There are 2. It is 1." -b "There are 3. It is 7."
 
 train: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train ## install what the training jobs need
 
@@ -38,7 +42,6 @@ tiny: train ## make the shipped release from nothing (hours; goes on where it wa
 
 N ?= 2000
 SEED ?= 1
-URL ?= http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)
 evaluate: train ## judge N fresh drawn cases through the service at URL
 	@$(BIN)/python -m models.benchmarks.toyworld --cases $(N) --seed $(SEED) --url $(URL)
 

@@ -53,8 +53,13 @@ def test_the_examples_of_the_readme_are_judged(client: httpx.Client, example: st
 
 
 def test_the_demo_shows_a_judgement(gateway: LiveGateway) -> None:
+    asked = json.loads((EXAMPLES / "scene.json").read_text())
     shown = subprocess.run(
-        [sys.executable, EXAMPLES / "demo.py", "--url", gateway.url, "--both-orders"],
+        [
+            *(sys.executable, "-m", "proxy_grm_client.cli", "score", EXAMPLES / "scene.png"),
+            *("-q", asked["question"], "-a", asked["responses"][0], "-b", asked["responses"][1]),
+            *("--url", gateway.url, "--order", "both"),
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,0 +1,104 @@
+"""What can be said on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from proxy_grm_client.cli import batch, commands, doctor
+
+_EXAMPLES = """examples:
+  proxy-grm score scene.png -q "How many circles?" -a "There are 2." -b "There are 3."
+  proxy-grm rank scene.png -q "How many circles?" -r "Two." -r "Three." -r "Four."
+  proxy-grm batch pairs.jsonl judgements.jsonl
+  proxy-grm doctor
+
+The service is at --url, else at PROXY_GRM_URL, else at http://127.0.0.1:8000; a key is taken from
+PROXY_GRM_API_KEY."""
+_SCORE = """example:
+  proxy-grm score cat.jpg -q "How many cats?" -a "One." -b "Two." --order both
+"""
+_RUBRIC = """example:
+  proxy-grm rubric cat.jpg -q "How many cats?" -a "One." -b "Two."
+"""
+_RANK = """example:
+  proxy-grm rank cat.jpg -q "How many cats?" -r "One." -r "Two." -r "Three."
+"""
+_BATCH = """A line is what POST /score takes, as JSON: {"id", "question", "responses", "images", …}.
+Images are {"data": base64}, {"url": ...}, or the path of a file.
+Lines whose results are in the output are not judged again: after a crash, the same command goes on.
+
+example:
+  proxy-grm batch pairs.jsonl judgements.jsonl --order both
+"""
+_DOCTOR = """example:
+  proxy-grm doctor --url http://judge:8000
+"""
+
+_Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says how to get on, not only what is wrong."""
+
+    def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.print_usage()
+        self.exit(2, f"{self.prog}: {message}\n{self.prog} --help shows an example\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    top = _Parser(
+        prog="proxy-grm",
+        description="Which of two answers about an image is better, why, and how sure?",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, run: _Command, said: str, more: str) -> argparse.ArgumentParser:
+        made = found.add_parser(
+            name,
+            help=said,
+            description=said,
+            epilog=more,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(command=run)
+        made.add_argument("--url", help="where the service listens")
+        return made
+
+    for name, run, said, more in (
+        ("score", commands.score, "judge two responses", _SCORE),
+        ("rubric", commands.rubric, "write a rubric for two responses", _RUBRIC),
+    ):
+        pair = command(name, run, said, more)
+        _about_pictures(pair)
+        pair.add_argument("-a", required=True, metavar="RESPONSE", help="the first response")
+        pair.add_argument("-b", required=True, metavar="RESPONSE", help="the second response")
+        if name == "score":
+            _how_to_judge(pair)
+    rank = command("rank", commands.rank, "put 2 to 64 responses in order", _RANK)
+    _about_pictures(rank)
+    rank.add_argument(
+        "-r", required=True, action="append", metavar="RESPONSE", help="a response; say it again"
+    )
+    _how_to_judge(rank)
+    many = command("batch", batch.run, "judge a file of comparisons", _BATCH)
+    many.add_argument("input", help="comparisons, one JSON object a line")
+    many.add_argument("output", help="judgements, one JSON object a line; goes on where it was")
+    _how_to_judge(many)
+    command("doctor", doctor.run, "look whether the service is well", _DOCTOR)
+    return top
+
+
+def _about_pictures(to: argparse.ArgumentParser) -> None:
+    to.add_argument("images", nargs="*", metavar="IMAGE", help="file or URL of a picture")
+    to.add_argument("-q", required=True, metavar="QUESTION", help="what is asked")
+    to.add_argument("--json", action="store_true", help="print the service's answer as it is")
+
+
+def _how_to_judge(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--order", choices=("given", "both", "adaptive"), help="which orders are read")
+    to.add_argument("--depth", choices=("full", "verdict"), help="verdict: no evaluation; faster")
+    to.add_argument("--rubric", metavar="TEXT", help="judge by this; or by the id of one: rub_…")
