@@ -16,10 +16,10 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps --prog
 TORCH := ^torch(vision)?==
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo train tiny evaluate test check format lock clean
+.PHONY: help setup serve demo train tiny evaluate test test-frameworks check format lock clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 URL ?= http://$(or $(HOST),127.0.0.1):$(or $(PORT),8000)
 
@@ -48,6 +48,19 @@ evaluate: train ## judge N fresh drawn cases through the service at URL
 test: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## run every test
 	$(BIN)/python -m pytest
 
+FRAMEWORKS := verl ms-swift openrlhf
+test-frameworks: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## run the adapters in each trainer's own loader
+	@for name in $(FRAMEWORKS); do \
+		own=.venv-frameworks/$$name; \
+		$(BIN)/python -m venv $$own && \
+		$(BIN)/python -c "import site; print(site.getsitepackages()[0])" \
+			> $$(echo $$own/lib/python*/site-packages)/zz_shared.pth && \
+		$$own/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/frameworks/$$name.txt && \
+		PYTHONPATH=$$PWD:$$PWD/clients/python $$own/bin/python -m pytest -W default -rs \
+			tests/clients/frameworks/test_$$(echo $$name | tr - _).py | tee $$own/log && \
+		grep -q "[1-9] passed" $$own/log && ! grep -q "[1-9] failed" $$own/log || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "not run or failed:$$failed"; exit 1; }
+
 check: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -62,7 +75,7 @@ lock: ## pin the requirements again
 	requirements/lock.sh
 
 clean: ## remove what setup and runs made
-	rm -rf $(VENV) state runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-frameworks state runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-%: requirements/%.txt pyproject.toml | $(VENV)

@@ -54,7 +54,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torchvision_guard.install()  # before transformers is imported
     from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     reward = AsyncRewardFunction(arguments.url, allow_demo=True, depth="verdict")
     rewards: list[Any] = [reward, brevity]

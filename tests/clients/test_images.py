@@ -67,6 +67,11 @@ def test_an_image_as_it_stands_on_the_wire_is_left_alone():
     ]
 
 
+def test_an_image_as_data_sets_keep_it_is_read(png: Path):
+    held = png.read_bytes()
+    assert sent({"bytes": held, "path": None}) == sent({"bytes": None, "path": str(png)}) == held
+
+
 def test_several_pictures_keep_their_order(png: Path):
     first, second = encode_images([b"a", png])
     assert base64.b64decode(first["data"]) == b"a"

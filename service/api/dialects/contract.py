@@ -98,4 +98,5 @@ def given_image(value: str | Mapping[str, Any]) -> GivenImage:
         return GivenImage(url=value)
     if value.startswith("file:"):
         raise InvalidRequest("images: no files are read here; send base64")
-    return GivenImage(data=value)
+    # Some write data:image;base64, without a type; the file itself says what it is.
+    return GivenImage(data=value.partition(",")[2] if value.startswith("data:") else value)

@@ -56,7 +56,7 @@ def test_what_is_ill_is_told(look, problem):
     assert "apart" in found["clock"][1]
     assert "not ready" in found["release"][1]
     assert "context_exceeded" in found["judging"][1]
-    assert "3 times" in found["redis"][1]
+    assert "7 times" in found["redis"][1]
 
 
 def test_what_is_not_shown_is_unknown(look):

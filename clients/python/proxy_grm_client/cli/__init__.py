@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProxyGrmError as error:
         return _told(f"{error.code}: {error}")
     except ModuleNotFoundError as error:
-        if error.name != "rich":
+        if (error.name or "").partition(".")[0] != "rich":
             raise
         return _told(f"{NEEDS_RICH}   (score, rubric and rank also print --json without it)")
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from proxy_grm_client.cli import batch, commands, doctor
@@ -42,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
     """Says how to get on, not only what is wrong."""
 
     def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.print_usage()
+        self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: {message}\n{self.prog} --help shows an example\n")
 
 

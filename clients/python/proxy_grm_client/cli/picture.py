@@ -22,9 +22,12 @@ def picture(file: str) -> Text | None:
     text = Text()
     for y in range(0, rows, 2):
         for x in range(_COLUMNS):
-            upper, lower = (
-                "rgb({},{},{})".format(*small[(at * _COLUMNS + x) * 3 :][:3]) for at in (y, y + 1)
-            )
+            upper, lower = (_color(small, (at * _COLUMNS + x) * 3) for at in (y, y + 1))
             text.append("▀", style=f"{upper} on {lower}")
         text.append("\n")
     return text
+
+
+def _color(pixels: bytes, at: int) -> str:
+    red, green, blue = pixels[at : at + 3]
+    return f"rgb({red},{green},{blue})"

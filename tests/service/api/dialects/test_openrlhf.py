@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -72,6 +73,16 @@ async def test_one_rollout_at_a_time_is_what_it_sends_most(speaking, payload):
         200,
         {"rewards": [], "scores": [], "extra_logs": {"failed": []}},
     )
+
+
+async def test_an_engine_that_is_away_is_waited_for(speaking, payload):
+    speaking.engine.fail()
+    asking = asyncio.create_task(ask(speaking, payload))
+    await asyncio.sleep(0.1)
+    assert not asking.done()
+    await speaking.engine.start()
+    status, answer = await asking
+    assert (status, answer["extra_logs"]) == (200, {"failed": [0.0, 0.0]})
 
 
 async def test_what_is_wrong_is_told(speaking, payload):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -93,14 +92,3 @@ async def test_an_abstention_is_no_number_and_is_counted(speaking, payload):
 async def test_what_is_wrong_is_told(change, code, speaking, payload):
     status, problem = await ask(speaking, payload | change)
     assert (status, problem["code"]) == (422, code)
-
-
-async def test_an_engine_that_is_away_is_waited_for(speaking, payload):
-    await ask(speaking, payload)
-    speaking.proxy.fail()
-    asking = asyncio.create_task(ask(speaking, payload))
-    await asyncio.sleep(0.1)
-    assert not asking.done()
-    await speaking.proxy.start()
-    status, _ = await asking
-    assert status == 200
