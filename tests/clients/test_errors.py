@@ -34,6 +34,7 @@ def test_what_is_retried_is_what_passes():
         "overloaded",
         "draining",
         "engine_unavailable",
+        "store_unavailable",
     }
 
 

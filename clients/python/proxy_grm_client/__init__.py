@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         ProxyGrmError,
         RateLimited,
         ServiceUnreachable,
+        StoreUnavailable,
         Unauthenticated,
         UnexpectedAnswer,
     )
@@ -95,6 +96,7 @@ __all__ = [
     "RubricRecord",
     "ServiceUnreachable",
     "Spent",
+    "StoreUnavailable",
     "Timing",
     "Unauthenticated",
     "UnexpectedAnswer",
