@@ -12,10 +12,11 @@ from itertools import groupby
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from pydantic import RootModel
 
 from service.api.dialects.contract import Dialect
 from service.api.gateway import gateway_of
-from service.api.intake import read_body, unless_gone
+from service.api.intake import received, unless_gone
 from service.errors import InvalidRequest
 from service.settings import DialectName
 
@@ -24,6 +25,10 @@ _PLACES: Mapping[DialectName, str] = {
     "proxy_grm": "service.api.dialects.proxy_grm:ProxyGrm",
     "r1_reward": "service.api.dialects.r1_reward:R1Reward",
 }
+
+
+class _Document(RootModel[dict[str, Any]]):
+    """A request of a dialect that is not known yet."""
 
 
 def install_dialects(app: FastAPI, names: Sequence[DialectName]) -> None:
@@ -42,7 +47,7 @@ def load_dialect(name: DialectName) -> Dialect:
 def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect]) -> None:
     async def answer(request: Request) -> Response:
         gateway = gateway_of(request)
-        body = _document(await read_body(request, gateway.settings.limits.body_bytes))
+        body = (await received(request, _Document)).root
         dialect = next((one for one in dialects if one.speaks(body)), None)
         if dialect is None:
             raise InvalidRequest("this is a request of no dialect that is switched on here")
@@ -54,13 +59,3 @@ def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect]) -> None:
     app.add_api_route(
         path, answer, methods=["POST"], tags=["dialects"], response_model=None, summary=names
     )
-
-
-def _document(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InvalidRequest("the body is no JSON") from None
-    if not isinstance(found, dict):
-        raise InvalidRequest("the body is no JSON object")
-    return found

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.api.errors import RequestInvalid
+from service.api.errors import RequestInvalid, faults_of
 from service.api.gateway import Gateway
 from service.errors import EngineUnavailable, InvalidRequest, Overloaded
 from service.images import GivenImage
@@ -59,7 +59,7 @@ def read(model: type[Model], body: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise RequestInvalid(error) from None
+        raise RequestInvalid(faults_of(error)) from None
 
 
 async def patiently(work: Callable[[float], Awaitable[Result]], within_s: float) -> Result:
