@@ -30,7 +30,7 @@ serve: setup ## gateway, engine, Redis and a worker at HOST:PORT
 
 demo: setup ## judge an example and show it
 	@$(BIN)/python -m proxy_grm_client.cli score examples/scene.png --url $(URL) \
-		-q "How many red circles are there? Which digit is purple? The number matters most." \
+		-q "How many red circles are there? Which digit is purple? I care more for the number than the digit." \
 		-a "There are 2. It is 1." -b "There are 3. It is 7."
 
 train: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train ## install what the training jobs need
