@@ -96,6 +96,7 @@ async def test_probes_and_scrapes_are_not_counted(gateway):
 
 
 async def test_one_line_is_logged_for_a_request_and_carries_its_id(gateway):
+    structlog.reset_defaults()  # a gateway of another folder's tests may still keep logs quiet
     processors = [structlog.contextvars.merge_contextvars]
     with structlog.testing.capture_logs(processors=processors) as logged:
         answer = await gateway.client.post("/score", json=ASKED, headers={"x-request-id": "mine"})
