@@ -132,7 +132,10 @@ def serve() -> None:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 2 * CONCURRENCY  # or connections made at once wait for a second try
+
+    server = Server(("127.0.0.1", 0), Handler)
     sys.stdout.write(f"http://127.0.0.1:{server.server_address[1]}\n")
     sys.stdout.flush()
     threading.Thread(target=server.serve_forever).start()

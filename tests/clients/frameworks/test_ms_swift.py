@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from models import torchvision_guard
+
+torchvision_guard.install()
 pytest.importorskip("swift.rewards")
 
 PLUGIN = """

@@ -11,6 +11,9 @@ import pytest
 import torch
 from proxy_grm_client.trainers.verl import close
 
+from models import torchvision_guard
+
+torchvision_guard.install()
 pytest.importorskip("verl")
 
 SAID = {1: "There is one.", 2: "There are two."}
