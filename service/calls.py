@@ -38,6 +38,7 @@ class Call:
         timeout_s: from now until the answer, waiting included.
         run_id: whose counts its judgements join.
         evaluators: names of those who are to say what they make of it by the rubric alone.
+        rubric_attempts: rubrics to try until they reach the verdict; None: as the settings say.
     """
 
     question: str
@@ -49,6 +50,7 @@ class Call:
     use_cache: bool = True
     evaluators: tuple[str, ...] = ()
     run_id: str | None = None
+    rubric_attempts: int | None = None
 
 
 @dataclass(slots=True)

@@ -106,7 +106,9 @@ class Honesty:
         if len(self._probes) >= self._settings.probes_at_once:
             self._metrics.probes.labels("skipped").inc()
             return
-        blank = replace(options, order="given", votes=1, temperature=0.0, priority="batch")
+        blank = replace(
+            options, order="given", votes=1, temperature=0.0, priority="batch", drafting=None
+        )
         work = self._probed(_blanked(comparison), seen, given, blank, run_id)
         _in_background(self._probes, work)
 

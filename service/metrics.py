@@ -50,6 +50,18 @@ class Metrics:
         self.cache = Counter(
             "proxy_grm_cache", "Judgement cache", ["outcome"], registry=registry
         )  # hit | miss | unavailable
+        self.rubric_gate = Counter(
+            "proxy_grm_rubric_gate",
+            "Judgements that went through the rubric gate, by why no further rubric was drafted",
+            ["stopped"],
+            registry=registry,
+        )  # agreed | attempts | unchecked | deadline | failed
+        self.rubric_attempts = Histogram(
+            "proxy_grm_rubric_attempts",
+            "Rubrics that a judgement took to pass the rubric gate, or to be let through",
+            buckets=(1, 2, 3, 4, 6, 8),
+            registry=registry,
+        )
         self.evaluations = Counter(
             "proxy_grm_evaluations",
             "Evaluators asked, by how that ended",
@@ -110,6 +122,8 @@ class Metrics:
             self.abstentions.labels(reason)
         for stage in ("queue", "image", "engine", "total"):
             self.stage_seconds.labels(stage)
+        for stopped in ("agreed", "attempts", "unchecked", "deadline", "failed"):
+            self.rubric_gate.labels(stopped)
         for outcome in ("hit", "miss", "unavailable"):
             self.cache.labels(outcome)
         for place in ("first", "second"):

@@ -25,6 +25,7 @@ from service.judging import (
     WrittenRubric,
 )
 from service.metrics import Metrics
+from service.rubric_gate import Attempt, Gated, RubricGate
 from service.settings import JudgingSettings
 from service.store import RubricRecord, Store, judgement_key
 
@@ -41,6 +42,7 @@ class Scored:
         voices: of the evaluators that were asked, in that order.
         panel: what they and the judge come to; None where none was asked.
         record: of the rubric.
+        gated: how the rubric gate came to it; None where there was none.
     """
 
     judgement: Judgement
@@ -49,6 +51,7 @@ class Scored:
     voices: tuple[Voice, ...] = ()
     panel: PanelVerdict | None = None
     record: RubricRecord | None = None
+    gated: Gated | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Scoring:
     """Answers calls with a release's judge.
 
     Args:
-        settings: of orders adaptive and escalate.
+        settings: of orders adaptive and escalate, and of the rubric gate.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Scoring:
         self._flights = flights
         self._honesty = honesty
         self._metrics = metrics
+        self._gate = RubricGate(settings.gate, metrics)
 
     @property
     def writes_rubric(self) -> bool:
@@ -107,18 +111,37 @@ class Scoring:
             ServiceError: any of them; see `service.errors`.
         """
         self._consulting.check(call)
+        most = self._gate.attempts(call)
         async with self._calls.admitted(call) as timing:
             rubric = await self._calls.rubric(call.rubric) if call.rubric is not None else None
             comparison = await self._calls.comparison(call, timing)
-            began = time.monotonic()
-            judgement, cached = await self._judged(comparison, call, rubric)
-            timing.engine_s = 0.0 if cached else time.monotonic() - began
-            settled = await self._consulting.settle(call, comparison, judgement, timing)
+
+            async def attempt(drafting: Call) -> Attempt:
+                return await self._settled(comparison, drafting, rubric, timing)
+
+            gated = await self._gate.through(call, attempt, timing.began + call.timeout_s)
+        settled = gated.taken.settled
         self._honesty.saw(comparison, settled.judgement, call.run_id)
         self._count(settled.judgement)
         return Scored(
-            settled.judgement, timing, cached, settled.voices, settled.panel, settled.record
+            settled.judgement,
+            timing,
+            gated.taken.cached and len(gated.attempts) == 1,
+            settled.voices,
+            settled.panel,
+            settled.record,
+            gated if most > 1 else None,
         )
+
+    async def _settled(
+        self, comparison: Comparison, call: Call, rubric: Rubric | None, timing: Timing
+    ) -> Attempt:
+        """One judgement, and what the evaluators that the call names make of it."""
+        began = time.monotonic()
+        judgement, cached = await self._judged(comparison, call, rubric)
+        timing.engine_s += 0.0 if cached else time.monotonic() - began
+        settled = await self._consulting.settle(call, comparison, judgement, timing)
+        return Attempt.of(settled, judgement.preferred, call.evaluators, cached=cached)
 
     async def record(self, rubric: Rubric | None) -> RubricRecord | None:
         """How often evaluators reached the verdict by this rubric alone."""

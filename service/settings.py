@@ -114,6 +114,27 @@ class EscalationSettings(_Section):
     )
 
 
+class GateSettings(_Section):
+    """The rubric gate: another rubric is drafted while evaluators do not reach the verdict."""
+
+    attempts: int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="judgements by a rubric of the judge's own at most, where a request names "
+        "evaluators and does not say; 1: no gate",
+    )
+    agreement: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="enough is this share of the opinions that prefer what the judge does",
+    )
+    temperature: float = Field(
+        default=0.7, gt=0, le=2, description="of further rubrics, where a request has none"
+    )
+
+
 class JudgingSettings(_Section):
     """How judgements are made where a request leaves it open."""
 
@@ -126,6 +147,9 @@ class JudgingSettings(_Section):
     )
     escalation: EscalationSettings = Field(
         default=EscalationSettings(), description="how order escalate goes on"
+    )
+    gate: GateSettings = Field(
+        default=GateSettings(), description="rubrics that evaluators must be able to judge by"
     )
 
 

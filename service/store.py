@@ -233,7 +233,7 @@ def judgement_key(
     Sampling is not repeatable across batch compositions, so only judgements at
     temperature 0 are kept; of order escalate those that needed no votes.
     """
-    if options.temperature > 0:
+    if options.temperature > 0 or options.drafting is not None:
         return None
     asked = {
         "question": comparison.question,

@@ -4,6 +4,7 @@ from service.judging.given_rubric import read_given_rubric
 from service.judging.judge import Judge
 from service.judging.judgement import (
     AbstentionReason,
+    Drafting,
     Escalation,
     Judgement,
     JudgingOptions,
@@ -24,6 +25,7 @@ from service.judging.reading import read_pass
 
 __all__ = [
     "AbstentionReason",
+    "Drafting",
     "Escalation",
     "Judge",
     "Judgement",

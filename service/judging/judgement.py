@@ -35,6 +35,14 @@ class Escalation:
 
 
 @dataclass(frozen=True, slots=True)
+class Drafting:
+    """How the judge drafts a rubric of its own, where not as the rest of its judgement."""
+
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class JudgingOptions:
     """How a comparison is judged.
 
@@ -44,6 +52,7 @@ class JudgingOptions:
         band: in doubt is a probability nearer to 0.5 than this.
         votes: passes per order; more than one needs a temperature above 0.
         require_consistent: abstain when the two orders prefer different responses.
+        drafting: samples a rubric first; what follows it is written by it as by any other.
     """
 
     depth: Depth = "full"
@@ -55,6 +64,7 @@ class JudgingOptions:
     require_consistent: bool = False
     priority: Priority = "interactive"
     escalation: Escalation = Escalation()
+    drafting: Drafting | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,20 +64,13 @@ class Reader:
         layout = self._format.opening if rubric is None else "rubric_given"
         prompt = self._role.prompts[layout].fill(asked, self._role.neutralise, rubric)
         writes = rubric is None and self.writes_rubric
-        if not before_evaluation:
-            part: Part = "rubric" if writes else "evaluation"
-            found = await self._full(prompt, order, options, part)
-        elif not writes:
+        if writes and (before_evaluation or options.drafting is not None):
+            found = await self._drafted(prompt, order, options, early=before_evaluation)
+        elif before_evaluation:
             found = await self._by_rubric(prompt, order, options, None)
         else:
-            drafted = await self._engine.generate(self._rubric_request(prompt, options))
-            written, reason = read_rubric_alone(drafted)
-            usage = usage_of(drafted)
-            if written is None:
-                found = Pass(order, drafted.text, reason=reason, usage=usage)
-            else:
-                found = await self._by_rubric(prompt, order, options, written)
-                found = replace(found, rubric=written, usage=usage + found.usage)
+            part: Part = "rubric" if writes else "evaluation"
+            found = await self._full(prompt, order, options, part)
         return replace(found, injection_attempts=prompt.injection_attempts)
 
     async def write_rubric(self, comparison: Comparison, options: JudgingOptions) -> WrittenRubric:
@@ -93,6 +86,22 @@ class Reader:
         generation = await self._engine.generate(self._rubric_request(prompt, options))
         rubric, reason = read_rubric_alone(generation)
         return WrittenRubric(rubric, reason, usage_of(generation), prompt.injection_attempts)
+
+    async def _drafted(
+        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, *, early: bool
+    ) -> Pass:
+        """A rubric on its own, then what follows it."""
+        drafted = await self._engine.generate(self._rubric_request(prompt, options))
+        written, reason = read_rubric_alone(drafted)
+        usage = usage_of(drafted)
+        if written is None:
+            return Pass(order, drafted.text, reason=reason, usage=usage)
+        if early:
+            found = await self._by_rubric(prompt, order, options, written)
+        else:
+            prefix = f"{write_rubric(written)}\n"
+            found = await self._full(prompt, order, options, "evaluation", prefix)
+        return replace(found, rubric=written, usage=usage + found.usage)
 
     async def _by_rubric(
         self, prompt: FilledPrompt, order: Order, options: JudgingOptions, written: Rubric | None
@@ -161,13 +170,14 @@ class Reader:
         return with_verdict(found, generation, calibration)
 
     def _rubric_request(self, prompt: FilledPrompt, options: JudgingOptions) -> GenerationRequest:
+        drafting = options.drafting or options
         structured = self._role.config.structured_output
         return GenerationRequest(
             prompt,
             max_tokens=self._role.config.sampling.rubric_tokens,
             grammar=RUBRIC_GRAMMAR if structured else None,
             stop=(RUBRIC_END,),
-            temperature=options.temperature,
-            seed=options.seed,
+            temperature=drafting.temperature,
+            seed=drafting.seed,
             priority=options.priority,
         )

@@ -11,6 +11,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from proxy_grm_client import (
     AsyncClient,
+    Attempt,
     Compared,
     ContextExceeded,
     Criterion,
@@ -18,6 +19,7 @@ from proxy_grm_client import (
     EngineUnavailable,
     EvaluatorVerdict,
     FailedLine,
+    Gate,
     ImageRejected,
     InvalidRequest,
     Judgement,
@@ -66,6 +68,8 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (schemas.VerdictOut, Verdict),
     (schemas.EvaluatorOut, EvaluatorVerdict),
     (schemas.PanelOut, Panel),
+    (schemas.AttemptOut, Attempt),
+    (schemas.GateOut, Gate),
     (schemas.ReleaseOut, Release),
     (schemas.UsageOut, Usage),
     (schemas.TimingOut, Timing),

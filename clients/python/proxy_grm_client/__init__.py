@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxy_grm_client.answers import (
+        Attempt,
         Compared,
         Criterion,
         EvaluatorVerdict,
+        Gate,
         Judgement,
         Panel,
         Ranked,
@@ -68,6 +70,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Abstained",
     "AsyncClient",
+    "Attempt",
     "Client",
     "Compared",
     "ContextExceeded",
@@ -78,6 +81,7 @@ __all__ = [
     "EngineUnavailable",
     "EvaluatorVerdict",
     "FailedLine",
+    "Gate",
     "ImageLike",
     "ImageRejected",
     "InvalidRequest",

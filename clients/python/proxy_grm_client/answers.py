@@ -97,6 +97,32 @@ class Panel(_Answer):
     agreement: float
 
 
+class Attempt(_Answer):
+    """A rubric that was tried on the evaluators.
+
+    Attributes:
+        rubric: its id; None where none could be read.
+        preferred: the judge's own verdict by it.
+        agreement: share of the opinions that prefer the same; None without either.
+    """
+
+    rubric: str | None
+    preferred: Position | None
+    agreement: float | None
+
+
+class Gate(_Answer):
+    """How the rubric gate came to the judgement: it is the one of the highest agreement.
+
+    Attributes:
+        stopped: why no further rubric was drafted: ``agreed``, ``attempts``, ``unchecked`` (no
+            verdict to reach, or no evaluator with an opinion), ``deadline`` or ``failed``.
+    """
+
+    attempts: tuple[Attempt, ...]
+    stopped: str
+
+
 class Timing(_Answer):
     """Seconds in each stage on the service's side."""
 
@@ -119,6 +145,7 @@ class Judgement(_Answer):
             one; of ``escalate`` also ``agreed``, ``voted``, ``evaluator`` or ``undecided``.
         agreement: share of the evaluators' opinions that prefer what the judge does.
         panel: None where no evaluator was asked.
+        gate: None where not more than one rubric was to be tried.
     """
 
     id: str
@@ -134,6 +161,7 @@ class Judgement(_Answer):
     evaluators: tuple[EvaluatorVerdict, ...] = ()
     agreement: float | None = None
     panel: Panel | None = None
+    gate: Gate | None = None
     release: Release
     usage: Usage
     timing: Timing

@@ -62,6 +62,7 @@ class ScoreOptions(RubricOptions, total=False):
             the verdict is in doubt before the evaluation is written.
         votes: passes an order; more than 1 needs a temperature above 0.
         require_consistent: with order ``both``, abstain when the orders disagree.
+        rubric_attempts: rubrics to try until the evaluators reach the verdict by one alone.
     """
 
     rubric: str | Rubric
@@ -71,6 +72,7 @@ class ScoreOptions(RubricOptions, total=False):
     require_consistent: bool
     run_id: str
     evaluators: list[str]
+    rubric_attempts: int
     cache: Literal["use", "bypass"]
 
 

@@ -2,7 +2,14 @@
 
 from service.api.schemas.jobs import CountsOut, JobAccepted, JobAnswer, JobRequest
 from service.api.schemas.judgements import RubricAnswer, ScoreAnswer, VerifyAnswer
-from service.api.schemas.opinions import CheckedEvaluatorOut, ConfiguredOut, EvaluatorOut, PanelOut
+from service.api.schemas.opinions import (
+    AttemptOut,
+    CheckedEvaluatorOut,
+    ConfiguredOut,
+    EvaluatorOut,
+    GateOut,
+    PanelOut,
+)
 from service.api.schemas.parts import (
     Answer,
     CriterionOut,
@@ -27,6 +34,7 @@ from service.api.schemas.runs import ImageRelianceOut, RateOut, RunAnswer
 
 __all__ = [
     "Answer",
+    "AttemptOut",
     "CheckedEvaluatorOut",
     "ComparedOut",
     "ConfiguredOut",
@@ -34,6 +42,7 @@ __all__ = [
     "CriterionOut",
     "EvaluatorOut",
     "FieldError",
+    "GateOut",
     "ImageIn",
     "ImageRelianceOut",
     "JobAccepted",

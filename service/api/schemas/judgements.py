@@ -8,7 +8,12 @@ from pydantic import Field
 
 from models.comparison import Position
 from models.release import Release
-from service.api.schemas.opinions import CheckedEvaluatorOut, EvaluatorOut, PanelOut
+from service.api.schemas.opinions import (
+    CheckedEvaluatorOut,
+    EvaluatorOut,
+    GateOut,
+    PanelOut,
+)
 from service.api.schemas.parts import (
     Answer,
     ReleaseOut,
@@ -38,6 +43,7 @@ class ScoreAnswer(Answer):
     evaluators: tuple[EvaluatorOut, ...]
     agreement: float | None = Field(description="share of the opinions that prefer the same")
     panel: PanelOut | None = Field(description="null where no evaluator was asked")
+    gate: GateOut | None = Field(description="null where no more than one rubric was to be tried")
     release: ReleaseOut
     usage: UsageOut
     timing: TimingOut
@@ -61,6 +67,7 @@ class ScoreAnswer(Answer):
             evaluators=tuple(EvaluatorOut.of(voice) for voice in scored.voices),
             agreement=agreement(scored.voices, judgement.preferred),
             panel=PanelOut.model_validate(scored.panel) if scored.panel is not None else None,
+            gate=GateOut.of(scored.gated) if scored.gated is not None else None,
             release=ReleaseOut.of(release),
             usage=UsageOut.model_validate(judgement.usage),
             timing=TimingOut.model_validate(scored.timing),

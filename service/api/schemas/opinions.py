@@ -11,6 +11,7 @@ from service.api.schemas.parts import Answer, UsageOut
 from service.evaluators import GuardedEvaluator
 from service.evaluators.breaker import BreakerState
 from service.judging import AbstentionReason, OpinionStatus, Voice
+from service.rubric_gate import Gated, Stop
 
 
 class EvaluatorOut(Answer):
@@ -60,6 +61,39 @@ class PanelOut(Answer):
     preferred: Position
     probability: float = Field(description="weighted mean of P(response 1 is better)")
     agreement: float = Field(description="share of the weight that prefers the same")
+
+
+class AttemptOut(Answer):
+    """A rubric that was tried on the evaluators."""
+
+    rubric: str | None = Field(description="its id; null where none could be read")
+    preferred: Position | None = Field(description="the judge's own verdict by it")
+    agreement: float | None = Field(
+        description="share of the opinions that prefer the same; null without either: whoever "
+        "fails neither agrees nor disagrees"
+    )
+
+
+class GateOut(Answer):
+    """How the rubric gate came to the judgement: it is the one of the highest agreement."""
+
+    attempts: tuple[AttemptOut, ...]
+    stopped: Stop = Field(description="why no further rubric was drafted")
+
+    @classmethod
+    def of(cls, gated: Gated) -> Self:
+        """The gate on the wire."""
+        return cls(
+            attempts=tuple(
+                AttemptOut(
+                    rubric=rubric.id if (rubric := one.settled.judgement.rubric) else None,
+                    preferred=one.preferred,
+                    agreement=one.agreement,
+                )
+                for one in gated.attempts
+            ),
+            stopped=gated.stopped,
+        )
 
 
 class ConfiguredOut(Answer):

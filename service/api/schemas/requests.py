@@ -128,6 +128,13 @@ class ScoreRequest(_SampledIn):
         default=False, description="with order both: abstain when the two orders disagree"
     )
     evaluators: Evaluators = ()
+    rubric_attempts: int | None = Field(
+        default=None,
+        ge=1,
+        le=8,
+        description="rubrics to try until the evaluators reach the verdict by one alone; absent: "
+        "as the settings say",
+    )
     cache: Literal["use", "bypass"] = "use"
 
     @model_validator(mode="after")
@@ -161,6 +168,7 @@ class ScoreRequest(_SampledIn):
             self.cache == "use",
             self.evaluators,
             self.run_id,
+            self.rubric_attempts,
         )
 
 

@@ -97,6 +97,7 @@ async def test_a_comparison_gets_a_whole_judgement(start_gateway):
         "evaluators": [],
         "agreement": None,
         "panel": None,
+        "gate": None,
         "release": {"name": "tiny", "fingerprint": release.fingerprint, "purpose": "demo"},
         "usage": {"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 60, "calls": 1},
         "cached": False,
