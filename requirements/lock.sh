@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pins everything that `make setup` installs: requirements/{cpu,cuda,train,dev}.txt, from pyproject.toml.
+# Pins everything that `make setup` installs: requirements/{cpu,cuda,gateway,train,dev}.txt, from pyproject.toml.
 # Needs uv. The files carry no index address: whatever pip is set up with is used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,5 +24,6 @@ constraints=(--constraint requirements/cpu.txt)
 pin train.txt train
 sed -i -E '/^(nvidia-|cuda-|triton==)/d' requirements/train.txt
 pin dev.txt dev
+pin gateway.txt sources hub
 constraints=()
 pin cuda.txt cuda embedded sources demo build
