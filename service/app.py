@@ -197,7 +197,7 @@ def compose(
         release, judge, consulting, calls, store, flights, honesty, metrics, settings.judging
     )
     verifying = Verifying(roster, calls, metrics)
-    rankings = Rankings(calls, scoring)
+    rankings = Rankings(calls, scoring, consulting)
     jobs = JobStore(connection, settings.jobs)
     return Gateway(
         settings=settings,

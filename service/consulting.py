@@ -56,10 +56,17 @@ class Consulting:
         self._roster.check(call.evaluators)
 
     async def voices(
-        self, call: Call, comparison: Comparison, rubric: Rubric | None, timing: Timing
+        self, call: Call, comparison: Comparison, rubric: Rubric | None, ends: float
     ) -> tuple[Voice, ...]:
-        """What the named evaluators make of it; nothing where there is no rubric."""
-        return await self._ask(call.evaluators, call, comparison, rubric, timing)
+        """What the named evaluators make of it; nothing where there is no rubric.
+
+        Args:
+            call: who is asked.
+            comparison: of the call, or one of many.
+            rubric: all that they judge by.
+            ends: when they must have answered; see `heard_by`.
+        """
+        return await self._ask(call.evaluators, call, comparison, rubric, ends)
 
     async def settle(
         self, call: Call, comparison: Comparison, judgement: Judgement, timing: Timing
@@ -69,7 +76,8 @@ class Consulting:
         names = call.evaluators
         if decides is not None and decides not in names:
             names = (*names, decides)
-        voices = await self._ask(names, call, comparison, judgement.rubric, timing)
+        ends = heard_by(call, timing)
+        voices = await self._ask(names, call, comparison, judgement.rubric, ends)
         panel = panel_verdict(voices, judgement.probability) if voices else None
         deciding = [voice for voice in voices if voice.name == decides]
         record = await self.record(judgement.rubric, voices, judgement.preferred)
@@ -98,14 +106,18 @@ class Consulting:
         call: Call,
         comparison: Comparison,
         rubric: Rubric | None,
-        timing: Timing,
+        ends: float,
     ) -> tuple[Voice, ...]:
         if rubric is None or not names:
             return ()
-        left = call.timeout_s - (time.monotonic() - timing.began)
-        return await self._roster.ask(
-            names, comparison, rubric, call.options.priority, _FOR_EVALUATORS * left
-        )
+        left_s = ends - time.monotonic()
+        return await self._roster.ask(names, comparison, rubric, call.options.priority, left_s)
+
+
+def heard_by(call: Call, timing: Timing) -> float:
+    """When evaluators must have answered, by `time.monotonic`: before the call's time is over."""
+    now = time.monotonic()
+    return now + _FOR_EVALUATORS * (timing.began + call.timeout_s - now)
 
 
 def _decided(judgement: Judgement, deciding: list[Voice]) -> Judgement:

@@ -12,7 +12,7 @@ from models.comparison import Comparison
 from models.release import Release
 from models.rubric import Rubric
 from service.calls import Call, Calls, Timing
-from service.consulting import Consulting
+from service.consulting import Consulting, heard_by
 from service.flights import Flights
 from service.honesty import Honesty
 from service.judging import (
@@ -143,10 +143,6 @@ class Scoring:
         settled = await self._consulting.settle(call, comparison, judgement, timing)
         return Attempt.of(settled, judgement.preferred, call.evaluators, cached=cached)
 
-    async def record(self, rubric: Rubric | None) -> RubricRecord | None:
-        """How often evaluators reached the verdict by this rubric alone."""
-        return await self._consulting.record(rubric)
-
     async def judge(
         self, comparison: Comparison, call: Call, rubric: Rubric | None
     ) -> tuple[Judgement, bool]:
@@ -210,7 +206,8 @@ class Scoring:
             began = time.monotonic()
             written = await self.rubric_for(comparison, call)
             timing.engine_s = time.monotonic() - began
-            voices = await self._consulting.voices(call, comparison, written.rubric, timing)
+            ends = heard_by(call, timing)
+            voices = await self._consulting.voices(call, comparison, written.rubric, ends)
             record = await self._consulting.record(written.rubric, voices, label)
         return RubricWritten(written, timing, voices, record)
 

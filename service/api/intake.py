@@ -17,7 +17,7 @@ from service.api.errors import ClientGone
 from service.api.gateway import gateway_of
 from service.api.middleware import HELD_BODY
 from service.api.parsing import Model, parsed
-from service.errors import DeadlineExceeded, NotFound, PayloadTooLarge
+from service.errors import DeadlineExceeded, PayloadTooLarge
 
 Result = TypeVar("Result")
 
@@ -103,16 +103,6 @@ async def uploaded(request: Request) -> AsyncGenerator[bytes]:
         raise ClientGone from None
     except TimeoutError:
         raise DeadlineExceeded(f"the upload paused for more than {longest_s:g} s") from None
-
-
-def refuse_evaluators(names: tuple[str, ...]) -> None:
-    """None can be asked beside a judgement or a rubric yet; `/verify` asks the proxy.
-
-    Raises:
-        NotFound: any was named.
-    """
-    if names:
-        raise NotFound("no evaluator of this name is configured on this server")
 
 
 async def unless_gone(request: Request, work: Coroutine[None, None, Result]) -> Result:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.answering import answered
 from service.api.gateway import Gateway, gateway_of
-from service.api.intake import received, refuse_evaluators
+from service.api.intake import received
 from service.api.openapi import takes
 from service.api.schemas import (
     RankAnswer,
@@ -75,7 +75,6 @@ async def rank(request: Request) -> Response:
     """
     gateway = gateway_of(request)
     asked = await received(request, RankRequest)
-    refuse_evaluators(asked.evaluators)
 
     async def work() -> RankAnswer:
         ranked = await gateway.rankings.rank(asked.call(), asked.options())

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.comparison import Position
 from service.concurrency import together
 from service.judging.strengths import Floats, Outcome, Strengths, fit
 
@@ -55,6 +56,13 @@ class Met:
     first: int
     second: int
     probability: float | None
+
+    @property
+    def preferred(self) -> Position | None:
+        """1 for the first, 2 for the second; None for an abstention."""
+        if self.probability is None:
+            return None
+        return 1 if self.probability >= 0.5 else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +124,36 @@ async def rank(
     def compare_texts(first: int, second: int) -> Coroutine[Any, Any, float | None]:
         return compare(stands_for[first], stands_for[second])
 
-    strengths, met, stopped = await _compare(len(texts), compare_texts, options or RankingOptions())
-    text_N = np.array([texts.index(response) for response in responses])
+    met, stopped = await _compare(len(texts), compare_texts, options or RankingOptions())
     found = [Met(stands_for[one.first], stands_for[one.second], one.probability) for one in met]
+    return ranking_of(responses, found, stopped)
+
+
+def ranking_of(responses: Sequence[str], met: Sequence[Met], stopped: Stop) -> Ranking:
+    """The ranking that follows from comparisons.
+
+    Args:
+        responses: as in `rank`.
+        met: of any that differ; each also speaks for the responses that are equal to it.
+        stopped: why there are no more of them.
+    """
+    texts = list(dict.fromkeys(responses))
+    text_N = np.array([texts.index(response) for response in responses])
+    of_texts = [Met(int(text_N[m.first]), int(text_N[m.second]), m.probability) for m in met]
+    strengths = fit(len(texts), _outcomes(of_texts))
     return Ranking(
         order=tuple(sorted(range(len(text_N)), key=lambda n: -strengths.mean_N[text_N[n]])),
         strengths=strengths.of(text_N),
-        win_rate_N=_win_rates(strengths, met, text_N),
-        met=tuple(found),
-        cycles=tuple(_cycles(found)),
+        win_rate_N=_win_rates(strengths, of_texts, text_N),
+        met=tuple(met),
+        cycles=tuple(_cycles(met)),
         stopped=stopped,
     )
 
 
 async def _compare(
     number: int, compare: Compare, options: RankingOptions
-) -> tuple[Strengths, list[Met], Stop]:
+) -> tuple[list[Met], Stop]:
     """The comparisons of 0..number-1, round by round."""
     budget = default_budget(number) if options.budget is None else options.budget
     unmet = set(itertools.combinations(range(number), 2))
@@ -141,7 +163,7 @@ async def _compare(
         strengths = fit(number, _outcomes(met))
         stopped = _stopped(strengths, len(unmet), budget - len(met), options.confidence)
         if stopped is not None:
-            return strengths, met, stopped
+            return met, stopped
         few = number <= ALL_PAIRS_UP_TO or options.confidence >= 1
         if few and len(unmet) <= budget - len(met):
             chosen = sorted(unmet)

@@ -20,6 +20,7 @@ from proxy_grm_client import (
     EvaluatorVerdict,
     FailedLine,
     Gate,
+    Heard,
     ImageRejected,
     InvalidRequest,
     Judgement,
@@ -28,6 +29,8 @@ from proxy_grm_client import (
     PayloadTooLarge,
     Ranked,
     Ranking,
+    RankOpinion,
+    RankPanel,
     Release,
     Rubric,
     RubricRecord,
@@ -62,6 +65,9 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (schemas.RankedOut, Ranked),
     (schemas.ComparedOut, Compared),
     (schemas.SpentOut, Spent),
+    (schemas.OpinionOut, RankOpinion),
+    (schemas.HeardOut, Heard),
+    (schemas.RankPanelOut, RankPanel),
     (schemas.RubricOut, Rubric),
     (schemas.RecordOut, RubricRecord),
     (schemas.CriterionOut, Criterion),
@@ -159,7 +165,8 @@ async def test_what_the_service_answers_is_what_the_client_reads(
     verified = await client.verify(question, RESPONSES, rubric="1. Count (100%)", label=1)
     opinion = schemas.VerifyAnswer.model_validate(verified.model_dump())
     assert opinion.model_dump(mode="json") == verified.model_dump(mode="json")
-    ranked = await client.rank(question, [*RESPONSES, "There are three."])
+    three = [*RESPONSES, "There are three."]
+    ranked = await client.rank(question, three, evaluators=["self", "proxy"])
     ranking = schemas.RankAnswer.model_validate(ranked.model_dump())
     assert ranking.model_dump(mode="json") == ranked.model_dump(mode="json")
 

@@ -218,13 +218,52 @@ class Ranked(_Answer):
     reward: float
 
 
+class RankOpinion(_Answer):
+    """What an evaluator says of one comparison: 1 for `first`, 2 for `second`."""
+
+    name: str
+    status: str
+    preferred: Position | None
+    probability: float | None
+
+
 class Compared(_Answer):
-    """One comparison of a ranking, by index; `probability` is P(`first` is better)."""
+    """One comparison of a ranking, by index; `probability` is P(`first` is better).
+
+    Attributes:
+        agreement: share of the evaluators' opinions that prefer what the judge does.
+    """
 
     first: int
     second: int
     probability: float | None
     status: str
+    evaluators: tuple[RankOpinion, ...] = ()
+    agreement: float | None = None
+
+
+class Heard(_Answer):
+    """An evaluator over all comparisons of a ranking: how its opinions ended.
+
+    Attributes:
+        agreement: share of them that prefer what the judge does.
+    """
+
+    name: str
+    ok: int
+    abstain: int
+    timeout: int
+    unavailable: int
+    agreement: float | None
+    usage: Usage
+
+
+class RankPanel(_Answer):
+    """The ranking that judge and evaluators come to, by their weights in each comparison."""
+
+    ranking: tuple[int, ...]
+    scores: tuple[Ranked, ...]
+    cycles: tuple[tuple[int, int, int], ...]
 
 
 class Spent(_Answer):
@@ -244,6 +283,8 @@ class Ranking(_Answer):
         scores: in the order in which the responses were sent.
         cycles: of each three, each beats the next and the last the first.
         stopped: why no more were compared.
+        agreement: share of all opinions that prefer what the judge does in their comparison.
+        panel: None where no evaluator was asked.
     """
 
     id: str
@@ -254,6 +295,9 @@ class Ranking(_Answer):
     comparisons: tuple[Compared, ...]
     cycles: tuple[tuple[int, int, int], ...] = ()
     stopped: str | None = None
+    evaluators: tuple[Heard, ...] = ()
+    agreement: float | None = None
+    panel: RankPanel | None = None
     spent: Spent
     rubric: Rubric | None
     release: Release

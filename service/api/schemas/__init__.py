@@ -21,7 +21,15 @@ from service.api.schemas.parts import (
     VerdictOut,
 )
 from service.api.schemas.problems import FieldError, LineError, Problem
-from service.api.schemas.rankings import ComparedOut, RankAnswer, RankedOut, SpentOut
+from service.api.schemas.rankings import (
+    ComparedOut,
+    HeardOut,
+    OpinionOut,
+    RankAnswer,
+    RankedOut,
+    RankPanelOut,
+    SpentOut,
+)
 from service.api.schemas.requests import (
     ImageIn,
     RankRequest,
@@ -43,15 +51,18 @@ __all__ = [
     "EvaluatorOut",
     "FieldError",
     "GateOut",
+    "HeardOut",
     "ImageIn",
     "ImageRelianceOut",
     "JobAccepted",
     "JobAnswer",
     "JobRequest",
     "LineError",
+    "OpinionOut",
     "PanelOut",
     "Problem",
     "RankAnswer",
+    "RankPanelOut",
     "RankRequest",
     "RankedOut",
     "RateOut",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections import Counter
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
+from models.comparison import Position
 from models.release import Release
 from service.api.schemas.parts import Answer, ReleaseOut, RubricOut, TimingOut, UsageOut
-from service.judging import AbstentionReason
-from service.judging.ranking import Ranking, Stop
-from service.ranking import Ranked
+from service.judging import AbstentionReason, OpinionStatus, Usage, Voice, agreement
+from service.judging.ranking import Met, Ranking, Stop
+from service.ranking import Panel, Ranked
 
 
 class RankedOut(Answer):
@@ -23,17 +25,95 @@ class RankedOut(Answer):
     reward: float = Field(description="net win rate, -1..1; the mean of all is 0")
 
 
+class OpinionOut(Answer):
+    """What an evaluator says of one comparison, given the rubric."""
+
+    name: str
+    status: OpinionStatus
+    preferred: Position | None = Field(description="1: `first`, 2: `second`")
+    probability: float | None = Field(description="P(`first` is better), where it says how sure")
+
+
 class ComparedOut(Answer):
-    """One comparison, by index; `probability` is P(`first` is better)."""
+    """One comparison, by index; `probability` is P(`first` is better), the judge's own."""
 
     first: int
     second: int
     probability: float | None
     status: Literal["ok", "abstain"]
+    evaluators: tuple[OpinionOut, ...]
+    agreement: float | None = Field(description="share of the opinions that prefer the same")
+
+    @classmethod
+    def of(cls, one: Met, voices: tuple[Voice, ...]) -> Self:
+        """The comparison on the wire."""
+        return cls(
+            first=one.first,
+            second=one.second,
+            probability=one.probability,
+            status="abstain" if one.probability is None else "ok",
+            evaluators=tuple(
+                OpinionOut(
+                    name=voice.name,
+                    status=voice.opinion.status,
+                    preferred=voice.opinion.preferred,
+                    probability=voice.opinion.probability,
+                )
+                for voice in voices
+            ),
+            agreement=agreement(voices, one.preferred),
+        )
+
+
+class HeardOut(Answer):
+    """An evaluator over all comparisons: how its opinions ended, and whose side they are on."""
+
+    name: str
+    ok: int
+    abstain: int
+    timeout: int
+    unavailable: int
+    agreement: float | None = Field(
+        description="share of its opinions that prefer what the judge does"
+    )
+    usage: UsageOut
+
+    @classmethod
+    def of(cls, name: str, panel: Panel, met: tuple[Met, ...]) -> Self:
+        """The evaluator on the wire."""
+        said = [
+            (one.preferred, voice.opinion)
+            for one, voices in zip(met, panel.voices, strict=True)
+            for voice in voices
+            if voice.name == name
+        ]
+        ended = Counter(opinion.status for _, opinion in said)
+        held = [
+            opinion.preferred == preferred
+            for preferred, opinion in said
+            if preferred is not None and opinion.status == "ok"
+        ]
+        return cls(
+            name=name,
+            ok=ended["ok"],
+            abstain=ended["abstain"],
+            timeout=ended["timeout"],
+            unavailable=ended["unavailable"],
+            agreement=sum(held) / len(held) if held else None,
+            usage=UsageOut.model_validate(sum((o.usage for _, o in said), Usage())),
+        )
+
+
+class RankPanelOut(Answer):
+    """The ranking that judge and evaluators come to, by their weights in each comparison."""
+
+    ranking: tuple[int, ...]
+    scores: tuple[RankedOut, ...]
+    cycles: tuple[tuple[int, int, int], ...]
 
 
 class SpentOut(Answer):
-    """What a ranking cost; tokens read and written."""
+    """What a ranking cost; tokens that the judge read and wrote."""
 
     comparisons: int
     tokens: int
@@ -52,6 +132,11 @@ class RankAnswer(Answer):
         description="each of the three beats the next, and the last the first"
     )
     stopped: Stop | None = Field(description="why no more were compared")
+    evaluators: tuple[HeardOut, ...]
+    agreement: float | None = Field(
+        description="share of all opinions that prefer what the judge does in their comparison"
+    )
+    panel: RankPanelOut | None = Field(description="null where no evaluator was asked")
     spent: SpentOut
     rubric: RubricOut | None
     release: ReleaseOut
@@ -63,23 +148,17 @@ class RankAnswer(Answer):
         """The ranking on the wire."""
         found, usage = ranked.ranking, ranked.usage
         met = found.met if found is not None else ()
+        voices = ranked.panel.voices if ranked.panel is not None else ((),) * len(met)
         return cls(
             id=request_id,
             status="ok" if ranked.reason is None else "abstain",
             reason=ranked.reason,
             ranking=found.order if found is not None else (),
             scores=_scores(found) if found is not None else (),
-            comparisons=tuple(
-                ComparedOut(
-                    first=one.first,
-                    second=one.second,
-                    probability=one.probability,
-                    status="abstain" if one.probability is None else "ok",
-                )
-                for one in met
-            ),
+            comparisons=tuple(map(ComparedOut.of, met, voices)),
             cycles=found.cycles if found is not None else (),
             stopped=found.stopped if found is not None else None,
+            **_heard(ranked),
             spent=SpentOut(
                 comparisons=len(met), tokens=usage.prompt_tokens + usage.completion_tokens
             ),
@@ -88,6 +167,26 @@ class RankAnswer(Answer):
             usage=UsageOut.model_validate(usage),
             timing=TimingOut.model_validate(ranked.timing),
         )
+
+
+def _heard(ranked: Ranked) -> dict[str, Any]:
+    """What the evaluators say, over all comparisons."""
+    panel, found = ranked.panel, ranked.ranking
+    if panel is None or found is None:
+        return {"evaluators": (), "agreement": None, "panel": None}
+    names = dict.fromkeys(voice.name for voices in panel.voices for voice in voices)
+    heard = tuple(HeardOut.of(name, panel, found.met) for name in names)
+    held = [
+        voice.opinion.preferred == one.preferred
+        for one, voices in zip(found.met, panel.voices, strict=True)
+        for voice in voices
+        if one.preferred is not None and voice.opinion.status == "ok"
+    ]
+    shown = RankPanelOut(
+        ranking=panel.ranking.order, scores=_scores(panel.ranking), cycles=panel.ranking.cycles
+    )
+    agreed = sum(held) / len(held) if held else None
+    return {"evaluators": heard, "agreement": agreed, "panel": shown}
 
 
 def _scores(found: Ranking) -> tuple[RankedOut, ...]:

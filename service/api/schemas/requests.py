@@ -260,7 +260,8 @@ class RankRequest(_QuestionIn):
             JudgingOptions(depth=self.depth, order=self.order, priority=self.priority),
             self.timeout_s,
             self.cache == "use",
-            run_id=self.run_id,
+            self.evaluators,
+            self.run_id,
         )
 
     def options(self) -> RankingOptions:

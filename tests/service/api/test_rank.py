@@ -235,6 +235,105 @@ async def test_evaluators_and_rubrics_that_are_not_there_are_a_404(gateway):
     for changes in ({"evaluators": ["proxy"]}, {"rubric": {"id": "rub_" + "0" * 24}}):
         answer = await gateway.client.post("/rank", json=asked(3, **changes))
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert gateway.engine.requests == []
+
+
+SCRIPTED = "service.evaluators.scripted:ScriptedEvaluator"
+RANKED = [f"answer number {n}{'!' * 9 * n}" for n in range(4)]
+"""The lowest number is the best; the longest is, says `scripted`."""
+
+
+async def test_evaluators_say_what_they_make_of_each_comparison_by_the_one_rubric(start_gateway):
+    gateway = await start_gateway(lower_is_better, evaluators={"long": {"kind": SCRIPTED}})
+    body = asked(4, responses=RANKED, evaluators=["self", "long"])
+    found = (await gateway.client.post("/rank", json=body)).json()
+    assert found["ranking"] == [0, 1, 2, 3]
+    for one in found["comparisons"]:
+        own, long = one["evaluators"]
+        assert (own["name"], own["status"]) == ("self", "ok")
+        assert own["preferred"] == (1 if one["first"] < one["second"] else 2)
+        assert own["probability"] == pytest.approx(one["probability"])
+        assert (long["name"], long["preferred"]) == ("long", 3 - own["preferred"])
+        assert one["agreement"] == 0.5
+    own, long = found["evaluators"]
+    assert (own["name"], own["ok"], own["agreement"], own["usage"]["calls"]) == ("self", 6, 1.0, 6)
+    assert (long["name"], long["ok"], long["agreement"]) == ("long", 6, 0.0)
+    assert found["agreement"] == 0.5
+    assert found["usage"]["calls"] == 7
+    assert found["rubric"]["record"] == {"opinions": 12, "agreed": 6}
+    evaluator = gateway.parts.roster.named("long")._evaluator
+    assert {rubric.text for _, rubric, _ in evaluator.asked} == {RUBRIC}
+
+
+async def test_the_panel_has_a_ranking_of_its_own(start_gateway):
+    heavy = {"kind": SCRIPTED, "weight": 9}
+    gateway = await start_gateway(lower_is_better, evaluators={"long": heavy})
+    found = (
+        await gateway.client.post("/rank", json=asked(4, responses=RANKED, evaluators=["long"]))
+    ).json()
+    assert found["ranking"] == [0, 1, 2, 3]
+    assert found["panel"]["ranking"] == [3, 2, 1, 0]
+    assert sum(one["reward"] for one in found["panel"]["scores"]) == pytest.approx(0)
+    win_rates = [one["win_rate"] for one in found["panel"]["scores"]]
+    best = (0.97 + 9 * 0.1) / 10
+    assert win_rates[0] == pytest.approx(best)
+    assert found["panel"]["cycles"] == []
+
+
+async def test_equal_responses_share_what_evaluators_say_of_one(start_gateway):
+    gateway = await start_gateway(lower_is_better, evaluators={"long": {"kind": SCRIPTED}})
+    same = [RANKED[1], RANKED[1], RANKED[0]]
+    body = asked(3, responses=same, evaluators=["long"])
+    found = (await gateway.client.post("/rank", json=body)).json()
+    assert len(found["comparisons"]) == found["evaluators"][0]["ok"] == 1
+    scores = found["panel"]["scores"]
+    assert scores[0]["strength"] == scores[1]["strength"]
+
+
+async def test_without_evaluators_nothing_is_said(gateway):
+    found = (await gateway.client.post("/rank", json=asked(3))).json()
+    assert (found["evaluators"], found["agreement"], found["panel"]) == ([], None, None)
+    assert {tuple(one["evaluators"]) for one in found["comparisons"]} == {()}
+
+
+async def test_a_failure_of_an_evaluator_is_no_opinion_and_the_ranking_arrives(start_gateway):
+    slow = {"kind": SCRIPTED, "timeout_s": 0.02, "options": {"seconds": 3600}}
+    gone = {"kind": "http", "attempts": 1, "options": {"url": "http://127.0.0.1:9/x"}}
+    slow |= {"breaker_failures": 100}
+    gateway = await start_gateway(lower_is_better, evaluators={"slow": slow, "gone": gone})
+    body = asked(4, evaluators=["slow", "gone"])
+    found = (await gateway.client.post("/rank", json=body)).json()
+    assert (found["status"], found["ranking"]) == ("ok", [0, 1, 2, 3])
+    said = {one["name"]: one for one in found["evaluators"]}
+    assert (said["slow"]["timeout"], said["gone"]["unavailable"]) == (6, 6)
+    assert {one["agreement"] for one in [*said.values(), *found["comparisons"]]} == {None}
+    assert found["agreement"] is None
+    assert found["panel"]["ranking"] == found["ranking"]
+    assert found["panel"]["scores"] == found["scores"]
+    assert found["rubric"]["record"] is None
+
+
+async def test_an_evaluator_that_hangs_leaves_the_ranking_inside_its_time(start_gateway):
+    slow = {"kind": SCRIPTED, "timeout_s": 3600, "options": {"seconds": 3600}}
+    gateway = await start_gateway(lower_is_better, evaluators={"slow": slow})
+    body = asked(13, evaluators=["slow"], budget=78, confidence=1, timeout_s=8)
+    answer = await gateway.client.post("/rank", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["evaluators"][0]["timeout"] == 78
+
+
+async def test_an_evaluator_may_speak_where_the_judge_cannot_be_read(start_gateway):
+    def script(request):
+        if RUBRIC_END in request.stop:
+            return Generation(WRITTEN, False, 50, 10)
+        return Generation("I would rather not say.", False, 10, 5)
+
+    gateway = await start_gateway(script, evaluators={"long": {"kind": SCRIPTED}})
+    body = asked(4, responses=RANKED, evaluators=["long"])
+    found = (await gateway.client.post("/rank", json=body)).json()
+    assert {one["status"] for one in found["comparisons"]} == {"abstain"}
+    assert found["agreement"] is None
+    assert found["panel"]["ranking"] == [3, 2, 1, 0]
 
 
 async def test_a_response_that_is_too_long_is_named(start_gateway):
