@@ -10,7 +10,7 @@ from models.rubric import Rubric
 from service.calls import Call, Timing
 from service.evaluators import Roster
 from service.judging import Judgement, PanelVerdict, Voice, panel_verdict
-from service.store import RubricRecord, Store
+from service.store import RubricRecord, Store, comparison_key
 
 _FOR_EVALUATORS = 0.9
 """Share of what is left of a call's time: who has not answered by then is gone on without."""
@@ -80,25 +80,34 @@ class Consulting:
         voices = await self._ask(names, call, comparison, judgement.rubric, ends)
         panel = panel_verdict(voices, judgement.probability) if voices else None
         deciding = [voice for voice in voices if voice.name == decides]
-        record = await self.record(judgement.rubric, voices, judgement.preferred)
+        record = await self.record(judgement.rubric, comparison, voices, judgement.preferred)
         return Settled(_decided(judgement, deciding), voices, panel, record)
 
     async def record(
-        self, rubric: Rubric | None, voices: tuple[Voice, ...] = (), better: int | None = None
+        self,
+        rubric: Rubric | None,
+        comparison: Comparison,
+        voices: tuple[Voice, ...] = (),
+        better: int | None = None,
     ) -> RubricRecord | None:
         """A rubric's record, after what these voices add to it.
 
         Args:
             rubric: None has none.
-            voices: count where they have an opinion.
+            comparison: which the voices are about.
+            voices: count where they have an opinion, each once about the same comparison.
             better: what they should have come to; where it is not known, nothing is added.
         """
         if rubric is None:
             return None
-        said = [voice.opinion.preferred for voice in voices if voice.opinion.status == "ok"]
-        if better is None or not said:
+        if better is None:
             return await self._store.record(rubric.id)
-        return await self._store.record(rubric.id, len(said), sum(one == better for one in said))
+        agreed = {
+            voice.name: voice.opinion.preferred == better
+            for voice in voices
+            if voice.opinion.status == "ok"
+        }
+        return await self._store.record(rubric.id, comparison_key(comparison), agreed)
 
     async def _ask(
         self,

@@ -89,7 +89,7 @@ class Rankings:
             panel = None
             if found is not None and rubric is not None and call.evaluators:
                 panel = await self._panel(call, comparison, rubric, found, timing)
-            record = await self._consulting.record(rubric)
+            record = await self._consulting.record(rubric, comparison)
         return Ranked(found, reason, rubric, usage, timing, record, panel)
 
     async def _panel(
@@ -103,7 +103,7 @@ class Rankings:
             comparison = _of(asked, call, one.first, one.second)
             async with places:
                 voices = await self._consulting.voices(call, comparison, rubric, ends)
-            await self._consulting.record(rubric, voices, one.preferred)
+            await self._consulting.record(rubric, comparison, voices, one.preferred)
             return voices
 
         voices = await together(hear(one) for one in found.met)

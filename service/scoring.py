@@ -208,7 +208,7 @@ class Scoring:
             timing.engine_s = time.monotonic() - began
             ends = heard_by(call, timing)
             voices = await self._consulting.voices(call, comparison, written.rubric, ends)
-            record = await self._consulting.record(written.rubric, voices, label)
+            record = await self._consulting.record(written.rubric, comparison, voices, label)
         return RubricWritten(written, timing, voices, record)
 
     async def rubric_for(self, comparison: Comparison, call: Call) -> WrittenRubric:

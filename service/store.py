@@ -7,6 +7,7 @@ here either answers quickly or counts as a miss.
     rubric:<tenant>:<id>                                     cache.rubric_ttl_s
     counts:<release fingerprint>[:<tenant>:<run id>]         cache.run_ttl_s after the last
     record:<tenant>:<id of a rubric>                         cache.rubric_ttl_s after the last
+    heard:<tenant>:<id of a rubric>:<digest of a comparison> cache.judgement_ttl_s after the last
     quota:<key's name>:<minute>                              two minutes
     flight:<tenant>:<what is in work>                        15 s, renewed
     answer:<tenant>:<digest of an Idempotency-Key>           cache.answer_ttl_s
@@ -20,6 +21,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import redis.asyncio
@@ -137,14 +139,26 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
 
-    async def record(self, rubric_id: str, opinions: int = 0, agreed: int = 0) -> RubricRecord:
-        """Adds to a rubric's record and returns all of it; zeros where Redis does not answer."""
+    async def record(
+        self, rubric_id: str, about: str = "", agreed: Mapping[str, bool] = MappingProxyType({})
+    ) -> RubricRecord:
+        """Adds to a rubric's record and returns all of it; zeros where Redis does not answer.
+
+        An opinion counts once: asked again about the same comparison, as for a judgement out of
+        the cache, an evaluator says the same again.
+
+        Args:
+            rubric_id: whose record.
+            about: the comparison, from `comparison_key`.
+            agreed: by the evaluator's name, whether its opinion is the verdict.
+        """
         key = f"{_PREFIX}:record:{current_tenant()}:{rubric_id}"
         try:
+            new = await self._unheard(f"{rubric_id}:{about}", tuple(agreed))
             async with self._redis.pipeline(transaction=False) as pipe:
-                if opinions:
-                    pipe.hincrby(key, "opinions", opinions)
-                    pipe.hincrby(key, "agreed", agreed)
+                if new:
+                    pipe.hincrby(key, "opinions", len(new))
+                    pipe.hincrby(key, "agreed", sum(agreed[name] for name in new))
                     pipe.expire(key, self._settings.rubric_ttl_s)
                 pipe.hmget(key, ["opinions", "agreed"])
                 *_, counted = await pipe.execute()
@@ -153,6 +167,18 @@ class Store:
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._unavailable(error)
             return RubricRecord(0, 0)
+
+    async def _unheard(self, about: str, names: tuple[str, ...]) -> list[str]:
+        """Those of the names that had not been heard about it, and are now."""
+        if not names:
+            return []
+        key = f"{_PREFIX}:heard:{current_tenant()}:{about}"
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.sadd(key, name)
+            pipe.expire(key, self._settings.judgement_ttl_s)
+            *added, _ = await pipe.execute()
+        return [name for name, was_new in zip(names, added, strict=True) if was_new]
 
     async def answer(self, name: str) -> dict[str, Any] | None:
         """What was answered under an ``Idempotency-Key`` of this digest."""
@@ -225,6 +251,11 @@ class Store:
         _log.warning("store unavailable", error=type(error).__name__)
 
 
+def comparison_key(comparison: Comparison) -> str:
+    """A digest of all that is compared."""
+    return _digest(_compared(comparison))
+
+
 def judgement_key(
     fingerprint: str, comparison: Comparison, options: JudgingOptions, rubric: Rubric | None
 ) -> str | None:
@@ -235,10 +266,7 @@ def judgement_key(
     """
     if options.temperature > 0 or options.drafting is not None:
         return None
-    asked = {
-        "question": comparison.question,
-        "responses": comparison.responses,
-        "images": [image.identity for image in comparison.images],
+    asked = _compared(comparison) | {
         "rubric": rubric.text if rubric is not None else None,
         "depth": options.depth,
         "order": options.order,
@@ -246,5 +274,16 @@ def judgement_key(
         "escalation": asdict(options.escalation) if options.order == "escalate" else None,
         "require_consistent": options.require_consistent,
     }
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-    return f"{fingerprint}:{digest}"
+    return f"{fingerprint}:{_digest(asked)}"
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "question": comparison.question,
+        "responses": comparison.responses,
+        "images": [image.identity for image in comparison.images],
+    }
+
+
+def _digest(asked: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

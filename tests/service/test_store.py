@@ -19,7 +19,7 @@ from models.rubric import Rubric
 from service.judging import JudgingOptions
 from service.metrics import Metrics
 from service.settings import CacheSettings
-from service.store import RubricRecord, Store, judgement_key
+from service.store import RubricRecord, Store, comparison_key, judgement_key
 
 pytestmark = pytest.mark.anyio
 
@@ -222,15 +222,40 @@ async def test_two_stores_share_one_redis(redis_url: str, metrics: Metrics):
 
 async def test_a_rubrics_record_adds_up_and_goes_with_the_rubric(store: Store, redis_url: str):
     assert await store.record("rub_1") == RubricRecord(0, 0)
-    assert await store.record("rub_1", 3, 2) == RubricRecord(3, 2)
-    assert await store.record("rub_1", 1, 0) == RubricRecord(4, 2)
+    said = {"a": True, "b": False, "c": True}
+    assert await store.record("rub_1", "one", said) == RubricRecord(3, 2)
+    assert await store.record("rub_1", "other", {"a": False}) == RubricRecord(4, 2)
     assert await store.record("rub_2") == RubricRecord(0, 0)
     with redis.Redis.from_url(redis_url) as client:
         assert 0 < client.ttl("proxy_grm:record:default:rub_1") <= 200
+        assert 0 < client.ttl("proxy_grm:heard:default:rub_1:one") <= 100
+
+
+async def test_an_opinion_counts_once_for_a_comparison_and_a_rubric(store: Store):
+    await store.record("rub_1", "one", {"a": True, "b": False})
+    assert await store.record("rub_1", "one", {"a": True, "b": True}) == RubricRecord(2, 1)
+    assert await store.record("rub_1", "one", {"b": True, "c": True}) == RubricRecord(3, 2)
+    assert await store.record("rub_1", "two", {"a": True}) == RubricRecord(4, 3)
+    assert await store.record("rub_2", "one", {"a": True}) == RubricRecord(1, 1)
+    many = [store.record("rub_3", "one", {"a": True}) for _ in range(20)]
+    await asyncio.gather(*many)
+    assert await store.record("rub_3") == RubricRecord(1, 1)
+
+
+def test_every_part_of_a_comparison_makes_another_one():
+    picture = JudgeImage(Image.new("RGB", (28, 28)), "teal")
+    all_of_them = [
+        COMPARISON,
+        COMPARISON.swap(),
+        replace(COMPARISON, question="How few?"),
+        replace(COMPARISON, images=(picture,)),
+    ]
+    assert len({comparison_key(one) for one in all_of_them}) == 4
+    assert comparison_key(replace(COMPARISON)) == comparison_key(COMPARISON)
 
 
 async def test_without_redis_a_record_is_empty_and_no_error():
     metrics = Metrics(CollectorRegistry())
     nowhere = Store("unix:///no.socket", CacheSettings(), metrics)
-    assert await nowhere.record("rub_1", 3, 2) == RubricRecord(0, 0)
+    assert await nowhere.record("rub_1", "one", {"a": True}) == RubricRecord(0, 0)
     await nowhere.close()

@@ -291,8 +291,12 @@ async def test_a_rubrics_record_says_how_often_it_led_to_the_verdict(gateway):
     assert await record(evaluators=["absent"]) is None
     everybody = ["mine", "proxy", "self", "absent"]
     assert await record(evaluators=everybody) == {"opinions": 3, "agreed": 2}
+    assert await record(evaluators=everybody) == {"opinions": 3, "agreed": 2}
+    assert await record(evaluators=everybody, cache="bypass") == {"opinions": 3, "agreed": 2}
     text = {"text": "1. Length (100%)"}
-    assert await record(evaluators=["mine"], rubric=text) == {"opinions": 4, "agreed": 2}
+    assert await record(evaluators=["mine"], rubric=text) == {"opinions": 3, "agreed": 2}
+    again = await record(evaluators=["mine"], rubric=text, question="Another one?")
+    assert again == {"opinions": 4, "agreed": 2}
     assert await record() == {"opinions": 4, "agreed": 2}
     assert await record(rubric={"text": "1. Other (100%)"}) is None
     ranked = await gateway.client.post("/rank", json={"question": "?", "responses": LONGER_SECOND})
