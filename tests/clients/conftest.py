@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,6 +54,7 @@ JUDGEMENT: dict[str, Any] = {
     "evaluators": [],
     "panel": None,
     "agreement": None,
+    "gate": None,
     "release": {"name": "tiny", "fingerprint": "f", "purpose": "demo"},
     "usage": {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 0, "calls": 1},
     "timing": {"queue_s": 0.0, "image_s": 0.0, "engine_s": 0.1, "total_s": 0.1},
@@ -171,3 +177,51 @@ def service_url(paired_release: str, tmp_path_factory: pytest.TempPathFactory) -
     server.should_exit = True
     serving.join()
     structlog.reset_defaults()
+
+
+def gateway_process(port: int, state: Path, *more: str, **settings: str) -> subprocess.Popen[bytes]:
+    """A gateway of its own with a scripted engine, as it is started in earnest."""
+    plain = {name: said for name, said in os.environ.items() if not name.startswith("PROXY_GRM_")}
+    said = {"PROXY_GRM_ENGINE": "scripted", "PROXY_GRM_STATE_DIR": str(state)} | settings
+    command = [sys.executable, "-m", "service", "gateway", "--port", str(port), *more]
+    return subprocess.Popen(
+        command, env=plain | said, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def free_port() -> int:
+    """One on which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def job_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the service at `jobs_url` may read sources."""
+    return tmp_path_factory.mktemp("sources")
+
+
+@pytest.fixture(scope="session")
+def jobs_url(job_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a gateway with a scripted engine, a Redis and a worker listens."""
+    port = free_port()
+    state = tmp_path_factory.mktemp("s")
+    sources = {"PROXY_GRM_JOB_SOURCES": f"file://{job_sources}"}
+    process = gateway_process(port, state, "--workers", "1", **sources)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not _ready(url):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False

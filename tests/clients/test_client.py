@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from proxy_grm_client import (
+    Client,
     DeadlineExceeded,
     Draining,
     EngineUnavailable,
@@ -236,6 +237,62 @@ def test_a_service_that_does_not_answer_is_asked_again(
     assert len(service.requests) == 2
 
 
+def test_every_attempt_of_a_call_has_its_key_and_no_other_call_has(ask, judgement, problem):
+    service = Service(
+        problem(429, "overloaded", "0"), httpx.ReadError("lost"), judgement, judgement
+    )
+    ask(service)
+    ask(service)
+    first, again, third, other = (
+        request.headers["idempotency-key"] for request in service.requests
+    )
+    assert first == again == third != other
+
+
+def test_where_an_answer_was_lost_the_same_request_is_sent_again(ask, judgement, problem):
+    refused = problem(503, "draining", "0")
+    service = Service(refused, httpx.ReadError("lost"), refused, judgement)
+    assert ask(service).preferred == 1
+    first, second, third, fourth = (request.content for request in service.requests)
+    assert json.loads(second)["timeout_s"] < json.loads(first)["timeout_s"]
+    assert second == third == fourth
+
+
+def test_what_never_arrived_is_sent_with_the_time_that_is_left(ask, judgement):
+    service = Service(httpx.ConnectError("down"), judgement)
+    assert ask(service).preferred == 1
+    first, second = service.bodies
+    assert second["timeout_s"] < first["timeout_s"]
+
+
+class LosesAnswers(httpx.HTTPTransport):
+    """Reads the first answer and says that there was none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[httpx.Response] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        answer.read()
+        self.answers.append(answer)
+        if len(self.answers) == 1:
+            raise httpx.ReadError("lost")
+        return answer
+
+
+def test_a_lost_answer_is_given_again_and_not_made_again(jobs_url):
+    transport = LosesAnswers()
+    options = {"temperature": 1.0, "votes": 2, "cache": "bypass"}
+    with Client(jobs_url, transport=transport) as client:
+        judgement = client.score("Lost?", ["One.", "Two."], **options)
+    lost, replayed = transport.answers
+    assert "idempotent-replayed" not in lost.headers
+    assert replayed.headers["idempotent-replayed"] == "true"
+    assert lost.content == replayed.content
+    assert judgement.id == lost.json()["id"]
+
+
 def test_the_service_decides_how_long_to_wait(ask, judgement, problem):
     service = Service(problem(429, "overloaded", "1"), judgement)
     began = time.monotonic()
@@ -379,8 +436,6 @@ def test_a_picture_that_cannot_be_read_is_told_before_anything_is_sent(ask, judg
 
 
 def test_an_error_ends_no_client(judgement, problem):
-    from proxy_grm_client import Client
-
     service = Service(problem(422, "invalid_request"), judgement)
     with Client("http://grm", transport=httpx.MockTransport(service)) as client:
         with pytest.raises(InvalidRequest):

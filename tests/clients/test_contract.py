@@ -23,6 +23,9 @@ from proxy_grm_client import (
     Heard,
     ImageRejected,
     InvalidRequest,
+    JobAccepted,
+    JobCounts,
+    JobStatus,
     Judgement,
     NotFound,
     Panel,
@@ -79,6 +82,9 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (schemas.ReleaseOut, Release),
     (schemas.UsageOut, Usage),
     (schemas.TimingOut, Timing),
+    (schemas.JobAccepted, JobAccepted),
+    (schemas.JobAnswer, JobStatus),
+    (schemas.CountsOut, JobCounts),
 ]
 NOT_YET = {"evaluators", "agreement"}  # kept, but without names of their own in the client
 RESPONSES = ["There is one.", "There are two."]

@@ -12,6 +12,7 @@ from proxy_grm_client import Client
 
 MODULES = (
     "proxy_grm_client",
+    "proxy_grm_client.jobs",
     "proxy_grm_client.client",
     "proxy_grm_client.async_client",
     "proxy_grm_client.trainers.trl",
@@ -22,12 +23,13 @@ MODULES = (
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_example_does_what_it_says(
-    name: str, service_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory
 ):
     folder = tmp_path_factory.mktemp("examples")
     Image.new("RGB", (64, 48), "teal").save(folder / "cat.jpg")
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PROXY_GRM_URL", service_url)
+    where = "jobs_url" if name.endswith(".jobs") else "service_url"
+    monkeypatch.setenv("PROXY_GRM_URL", request.getfixturevalue(where))
     with Client() as client:
         found = doctest.testmod(
             import_module(name),

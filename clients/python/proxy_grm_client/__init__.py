@@ -26,9 +26,14 @@ if TYPE_CHECKING:
         Compared,
         Criterion,
         EvaluatorVerdict,
+        FailedLine,
         Gate,
         Heard,
+        JobAccepted,
+        JobCounts,
+        JobStatus,
         Judgement,
+        LineResult,
         Panel,
         Ranked,
         Ranking,
@@ -45,7 +50,6 @@ if TYPE_CHECKING:
         WrittenRubric,
     )
     from proxy_grm_client.async_client import AsyncClient
-    from proxy_grm_client.batch import FailedLine, LineResult
     from proxy_grm_client.client import Client
     from proxy_grm_client.errors import (
         Abstained,
@@ -67,12 +71,14 @@ if TYPE_CHECKING:
         UnexpectedAnswer,
     )
     from proxy_grm_client.images import ImageLike
+    from proxy_grm_client.jobs import AsyncJobs, Jobs
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Abstained",
     "AsyncClient",
+    "AsyncJobs",
     "Attempt",
     "Client",
     "Compared",
@@ -89,6 +95,10 @@ __all__ = [
     "ImageLike",
     "ImageRejected",
     "InvalidRequest",
+    "JobAccepted",
+    "JobCounts",
+    "JobStatus",
+    "Jobs",
     "Judgement",
     "LineResult",
     "NotFound",
@@ -115,7 +125,7 @@ __all__ = [
     "Verification",
     "WrittenRubric",
 ]
-_MODULES = ("client", "async_client", "answers", "batch", "errors", "images")
+_MODULES = ("errors", "client", "async_client", "jobs", "images", "answers")
 
 
 def __getattr__(name: str) -> Any:

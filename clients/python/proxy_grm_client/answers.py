@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from proxy_grm_client.errors import ProxyGrmError
 
 Position = Literal[1, 2]
 
@@ -303,3 +306,59 @@ class Ranking(_Answer):
     release: Release
     usage: Usage
     timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class FailedLine:
+    """A line of a batch or a job that got no judgement. It is not a score.
+
+    Attributes:
+        id: the line's own, if it has one.
+        line: its place in the batch, from 1.
+        error: what is wrong with it, or why it could not be judged in time.
+    """
+
+    id: str | None
+    line: int
+    error: ProxyGrmError
+    status: Literal["error"] = "error"
+
+
+LineResult = Judgement | FailedLine
+
+
+class JobAccepted(_Answer):
+    """A job that will be worked on; `id` is by what to ask for it."""
+
+    id: str
+    state: str
+
+
+class JobCounts(_Answer):
+    """Lines of a job by what came of them; the rest of `total` has no result yet."""
+
+    total: int
+    ok: int
+    abstain: int
+    error: int
+
+
+class JobStatus(_Answer):
+    """How far a job has come.
+
+    Attributes:
+        state: ``queued``, ``running``, ``done``, ``cancelled`` or ``failed``.
+        eta_s: seconds; None while nobody can tell.
+        reason: why it failed.
+    """
+
+    id: str
+    state: str
+    counts: JobCounts
+    eta_s: float | None
+    reason: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in ("done", "cancelled", "failed")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import httpx
 
-from proxy_grm_client.answers import Judgement, Ranking, Rubric, Verification, WrittenRubric
-from proxy_grm_client.batch import Batch, LineResult, Lines
+from proxy_grm_client.batch import Batch
 from proxy_grm_client.calls import (
     RankOptions,
     RubricOptions,
@@ -22,6 +21,18 @@ from proxy_grm_client.calls import (
 )
 from proxy_grm_client.exchange import Answer, Exchange, Pause, connection
 from proxy_grm_client.images import ImageLike
+from proxy_grm_client.jobs import AsyncJobs
+from proxy_grm_client.lines import Lines
+
+if TYPE_CHECKING:
+    from proxy_grm_client.answers import (
+        Judgement,
+        LineResult,
+        Ranking,
+        Rubric,
+        Verification,
+        WrittenRubric,
+    )
 
 
 class AsyncClient:
@@ -58,6 +69,7 @@ class AsyncClient:
             **connection(url, api_key), transport=transport, limits=limits
         )
         self._timeout_s = timeout_s
+        self.jobs = AsyncJobs(self._http, self._ask, timeout_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -150,9 +162,7 @@ class AsyncClient:
     async def _ask(self, exchange: Exchange[Answer]) -> Answer:
         while True:
             try:
-                outcome = await self._http.post(
-                    exchange.path, json=exchange.payload(), timeout=exchange.http_timeout_s
-                )
+                outcome = await self._http.request(**exchange.request())
             except httpx.RequestError as cause:
                 outcome = cause
             settled = exchange.settle(outcome)

@@ -7,48 +7,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
 
-from proxy_grm_client.answers import Judgement
-from proxy_grm_client.calls import BatchLine, call_body
-from proxy_grm_client.errors import (
-    ImageRejected,
-    InvalidRequest,
-    ProxyGrmError,
-    ServiceUnreachable,
-    UnexpectedAnswer,
-)
+import proxy_grm_client as grm
+from proxy_grm_client.errors import ProxyGrmError, ServiceUnreachable, UnexpectedAnswer
 from proxy_grm_client.exchange import GRACE_S, Backoff, Pause, failure, read_answer, read_problem
+from proxy_grm_client.lines import Lines, encoded, own_id
 from proxy_grm_client.progress import progress_bar
+
+if TYPE_CHECKING:
+    from proxy_grm_client.answers import FailedLine, LineResult
 
 _MOST_LINES, _MOST_BYTES = 2_000, 32 * 2**20
 """One upload. The service judges nothing of it before it has all."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailedLine:
-    """A line of a batch that got no judgement. It is not a score.
-
-    Attributes:
-        id: the line's own, if it has one.
-        line: its place in the batch, from 1.
-        error: what is wrong with it, or why it could not be judged in time.
-    """
-
-    id: str | None
-    line: int
-    error: ProxyGrmError
-    status: Literal["error"] = "error"
-
-
-LineResult = Judgement | FailedLine
-Lines = Iterable[BatchLine] | Iterable[Mapping[str, Any]]
 
 
 @dataclass(slots=True)
@@ -87,7 +64,7 @@ class Batch:
     _backoff: Backoff = field(init=False, default_factory=Backoff)
     _progress: float = field(init=False, default_factory=time.monotonic)
     _refused: dict[str, ProxyGrmError] = field(init=False, default_factory=dict[str, ProxyGrmError])
-    _given_up: list[FailedLine] = field(init=False, default_factory=list[FailedLine])
+    _given_up: list[FailedLine] = field(init=False, default_factory=list["FailedLine"])
 
     def __post_init__(self) -> None:
         self._source = enumerate(self.lines, 1)
@@ -108,7 +85,7 @@ class Batch:
             try:
                 size += self._add(number, line)
             except ProxyGrmError as error:
-                failed.append(FailedLine(_own_id(line), number, error))
+                failed.append(grm.FailedLine(own_id(line), number, error))
         return failed
 
     @property
@@ -172,16 +149,16 @@ class Batch:
     def _give_up(self) -> None:
         for line in self._pending.values():
             if line.blamed is not None:
-                self._given_up.append(FailedLine(line.own_id, line.number, line.blamed))
+                self._given_up.append(grm.FailedLine(line.own_id, line.number, line.blamed))
         self._pending = {}
 
     def _add(self, number: int, line: Any) -> int:
         """Encodes a line; its id on the wire is its own, or one that is like no other's."""
-        own_id = _own_id(line)
-        wire_id = own_id if own_id and own_id not in self._pending else f"line_{uuid4().hex}"
-        encoded = _encoded({**self.options, **_checked(line), "id": wire_id}, self.timeout_s)
-        self._pending[wire_id] = _Pending(number, own_id, encoded)
-        return len(encoded)
+        named = own_id(line)
+        wire_id = named if named and named not in self._pending else f"line_{uuid4().hex}"
+        text = encoded(line, {**self.options, "timeout_s": self.timeout_s}, wire_id)
+        self._pending[wire_id] = _Pending(number, named, text)
+        return len(text)
 
     def _read(self, text: bytes) -> LineResult | None:
         try:
@@ -189,7 +166,7 @@ class Batch:
         except ValueError:
             return None  # the end of a broken stream; what is missing is sent again
         if not isinstance(answer, dict) or "error" not in answer:
-            judgement = read_answer(Judgement, text)
+            judgement = read_answer(grm.Judgement, text)
             line = self._pending.pop(judgement.id, None)
             if line is None:
                 return None
@@ -210,29 +187,4 @@ class Batch:
             self._refused[wire_id] = error
             return None
         del self._pending[wire_id]
-        return FailedLine(line.own_id, line.number, error)
-
-
-def _own_id(line: Any) -> str | None:
-    found = line.get("id") if isinstance(line, Mapping) else None
-    return found if isinstance(found, str) else None
-
-
-def _checked(line: Any) -> dict[str, Any]:
-    if not isinstance(line, Mapping):
-        raise InvalidRequest(f"a line is a comparison's fields by name, not {type(line).__name__}")
-    missing = [name for name in ("question", "responses") if name not in line]
-    if missing:
-        raise InvalidRequest(f"{', '.join(missing)}: this is required")
-    return dict(line)
-
-
-def _encoded(line: dict[str, Any], timeout_s: float) -> bytes:
-    question, responses = line.pop("question"), line.pop("responses")
-    try:
-        body = call_body(question, responses, line.pop("images", None) or (), line, timeout_s)
-        return json.dumps(body).encode() + b"\n"
-    except OSError as cause:
-        raise ImageRejected(f"a picture cannot be read: {cause}") from cause
-    except (TypeError, ValueError) as cause:
-        raise InvalidRequest(str(cause)) from cause
+        return grm.FailedLine(line.own_id, line.number, error)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
+from urllib.parse import quote
 
-from proxy_grm_client.answers import (
-    Judgement,
-    Position,
-    Ranking,
-    Rubric,
-    Verification,
-    WrittenRubric,
-)
+import proxy_grm_client as grm  # whose answers pydantic makes when the first is asked for
 from proxy_grm_client.exchange import Exchange
 from proxy_grm_client.images import ImageLike, encode_images
+
+if TYPE_CHECKING:
+    from proxy_grm_client.answers import (
+        JobAccepted,
+        JobStatus,
+        Judgement,
+        Position,
+        Ranking,
+        Rubric,
+        Verification,
+        WrittenRubric,
+    )
 
 Depth = Literal["full", "verdict"]
 Order = Literal["given", "both", "adaptive", "escalate"]
@@ -126,7 +132,7 @@ def score_exchange(
 ) -> Exchange[Judgement]:
     """``POST /score``."""
     body = call_body(question, responses, images, {**options}, timeout_s)
-    return Exchange("/score", body, Judgement, body["timeout_s"])
+    return Exchange("/score", body, grm.Judgement, body["timeout_s"])
 
 
 def rubric_exchange(
@@ -138,7 +144,7 @@ def rubric_exchange(
 ) -> Exchange[WrittenRubric]:
     """``POST /rubric``."""
     body = call_body(question, responses, images, {**options}, timeout_s)
-    return Exchange("/rubric", body, WrittenRubric, body["timeout_s"])
+    return Exchange("/rubric", body, grm.WrittenRubric, body["timeout_s"])
 
 
 def verify_exchange(
@@ -150,7 +156,7 @@ def verify_exchange(
 ) -> Exchange[Verification]:
     """``POST /verify``; the options have the rubric among them."""
     body = call_body(question, responses, images, options, timeout_s)
-    return Exchange("/verify", body, Verification, body["timeout_s"])
+    return Exchange("/verify", body, grm.Verification, body["timeout_s"])
 
 
 def rank_exchange(
@@ -162,7 +168,27 @@ def rank_exchange(
 ) -> Exchange[Ranking]:
     """``POST /rank``."""
     body = call_body(question, responses, images, {**options}, timeout_s)
-    return Exchange("/rank", body, Ranking, body["timeout_s"])
+    return Exchange("/rank", body, grm.Ranking, body["timeout_s"])
+
+
+def source_exchange(url: str, timeout_s: float) -> Exchange[JobAccepted]:
+    """``POST /jobs`` naming a source. Sent again it would be a second job."""
+    return Exchange("/jobs", {"source": url}, grm.JobAccepted, timeout_s, repeatable=False)
+
+
+def status_exchange(job_id: str, timeout_s: float) -> Exchange[JobStatus]:
+    """``GET /jobs/{id}``."""
+    return Exchange(job_path(job_id), None, grm.JobStatus, timeout_s, "GET")
+
+
+def cancel_exchange(job_id: str, timeout_s: float) -> Exchange[JobStatus]:
+    """``DELETE /jobs/{id}``."""
+    return Exchange(job_path(job_id), None, grm.JobStatus, timeout_s, "DELETE")
+
+
+def job_path(job_id: str) -> str:
+    """Of the job; whatever the id is, of no other resource."""
+    return f"/jobs/{quote(job_id, safe='')}"
 
 
 def call_body(
@@ -184,12 +210,9 @@ def call_body(
         "timeout_s": timeout_s,
         **options,
     }
-    if isinstance(body.get("rubric"), (str, Rubric)):
-        body["rubric"] = _given(body["rubric"])
+    rubric = body.get("rubric")
+    if isinstance(rubric, str):
+        body["rubric"] = {"id" if rubric.startswith("rub_") else "text": rubric}
+    elif rubric is not None and isinstance(rubric, grm.Rubric):
+        body["rubric"] = {"text": rubric.text}
     return body
-
-
-def _given(rubric: str | Rubric) -> dict[str, str]:
-    if isinstance(rubric, Rubric):
-        return {"text": rubric.text}
-    return {"id": rubric} if rubric.startswith("rub_") else {"text": rubric}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import httpx
 
-from proxy_grm_client.answers import Judgement, Ranking, Rubric, Verification, WrittenRubric
-from proxy_grm_client.batch import Batch, LineResult, Lines
+from proxy_grm_client.batch import Batch
 from proxy_grm_client.calls import (
     RankOptions,
     RubricOptions,
@@ -22,6 +21,18 @@ from proxy_grm_client.calls import (
 )
 from proxy_grm_client.exchange import Answer, Exchange, Pause, connection
 from proxy_grm_client.images import ImageLike
+from proxy_grm_client.jobs import Jobs
+from proxy_grm_client.lines import Lines
+
+if TYPE_CHECKING:
+    from proxy_grm_client.answers import (
+        Judgement,
+        LineResult,
+        Ranking,
+        Rubric,
+        Verification,
+        WrittenRubric,
+    )
 
 
 class Client:
@@ -32,6 +43,9 @@ class Client:
         api_key: where the service asks for one; absent, ``PROXY_GRM_API_KEY``.
         timeout_s: seconds for a whole call, retries included.
         transport: used instead of the network, in tests.
+
+    Attributes:
+        jobs: what takes longer than a connection lasts; see `Jobs`.
 
     An error is raised as a class of `proxy_grm_client.errors`. What passes (a full queue, a
     restart, no connection) is asked again until the time is up.
@@ -52,6 +66,7 @@ class Client:
     ) -> None:
         self._http = httpx.Client(**connection(url, api_key), transport=transport)
         self._timeout_s = timeout_s
+        self.jobs = Jobs(self._http, self._ask, timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -224,9 +239,7 @@ class Client:
     def _ask(self, exchange: Exchange[Answer]) -> Answer:
         while True:
             try:
-                outcome = self._http.post(
-                    exchange.path, json=exchange.payload(), timeout=exchange.http_timeout_s
-                )
+                outcome = self._http.request(**exchange.request())
             except httpx.RequestError as cause:
                 outcome = cause
             settled = exchange.settle(outcome)

@@ -5,23 +5,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import uuid4
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from proxy_grm_client import __version__
 from proxy_grm_client.errors import BY_CODE, ProxyGrmError, ServiceUnreachable, UnexpectedAnswer
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 DEFAULT_URL = "http://127.0.0.1:8000"
-Answer = TypeVar("Answer", bound=BaseModel)
+Answer = TypeVar("Answer", bound="BaseModel")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 GRACE_S = 5.0  # the service keeps its own deadline; this is for the way there and back
+_NEVER_ARRIVED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.WriteError,
+    httpx.WriteTimeout,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +57,57 @@ class Backoff:
 
 @dataclass(slots=True)
 class Exchange(Generic[Answer]):
-    """A request that is sent until it is answered, hopeless, or out of time."""
+    """A request that is sent until it is answered, hopeless, or out of time.
+
+    Args:
+        path: of the service.
+        body: JSON; None sends no body.
+        answer: what a good answer is.
+        timeout_s: seconds for all attempts together.
+        method: of HTTP.
+        repeatable: False where doing it twice does harm; then it is not sent again once it may
+            have arrived.
+    """
 
     path: str
-    body: dict[str, Any]
+    body: dict[str, Any] | None
     answer: type[Answer]
     timeout_s: float
+    method: str = "POST"
+    repeatable: bool = True
     backoff: Backoff = field(default_factory=Backoff)
     began: float = field(default_factory=time.monotonic)
+    _key: str = field(init=False, default_factory=lambda: uuid4().hex)
+    _sent: bytes | None = field(init=False, default=None)
+    _lost: bool = field(init=False, default=False)
 
     @property
     def left_s(self) -> float:
         """What remains of the caller's time."""
         return max(0.001, self.began + self.timeout_s - time.monotonic())
 
-    @property
-    def http_timeout_s(self) -> float:
-        """How long one attempt may take; the service keeps the deadline itself."""
-        return self.left_s + GRACE_S
+    def request(self) -> dict[str, Any]:
+        """What httpx is to send in the next attempt; the service keeps the deadline itself."""
+        asked = {"method": self.method, "url": self.path, "timeout": self.left_s + GRACE_S}
+        content = self.content()
+        return asked if content is None else asked | {"content": content, "headers": self.headers()}
 
-    def payload(self) -> dict[str, Any]:
-        """The body of the next attempt; a repeated one may take what time is left."""
-        return {**self.body, "timeout_s": self.left_s} if self.backoff.attempt else self.body
+    def headers(self) -> dict[str, str]:
+        """Of a request with a body; the key is that of every attempt."""
+        return {"content-type": "application/json", "idempotency-key": self._key}
+
+    def content(self) -> Any:
+        """The body of the next attempt.
+
+        After a refusal it says how much time is left. Where an answer was lost on the way, it
+        stays as it was: the service gives the answer again to the same request alone.
+        """
+        if self.body is not None and not self._lost:
+            body = self.body
+            if self.backoff.attempt and "timeout_s" in body:
+                body = body | {"timeout_s": self.left_s}
+            self._sent = json.dumps(body, allow_nan=False).encode()
+        return self._sent
 
     def settle(self, outcome: httpx.Response | httpx.RequestError) -> Answer | Pause:
         """The answer, or how long to wait before the next attempt.
@@ -75,11 +115,16 @@ class Exchange(Generic[Answer]):
         Raises:
             ProxyGrmError: another attempt is of no use, or there is no time for one.
         """
-        if isinstance(outcome, httpx.Response) and outcome.status_code == 200:
+        if isinstance(outcome, httpx.Response) and outcome.status_code in (200, 202):
             return read_answer(self.answer, outcome.content)
         error, retry_after = failure(outcome)
+        arrived = isinstance(outcome, httpx.RequestError) and not isinstance(
+            outcome, _NEVER_ARRIVED
+        )
+        again = error.worth_retrying and (self.repeatable or not arrived)
+        self._lost = self._lost or arrived
         pause_s = self.backoff.pause_s(retry_after)
-        if not error.worth_retrying or pause_s >= self.left_s:
+        if not again or pause_s >= self.left_s:
             raise error
         return Pause(pause_s)
 
@@ -92,7 +137,7 @@ def read_answer(kind: type[Answer], content: bytes) -> Answer:
     """
     try:
         return kind.model_validate_json(content)
-    except ValidationError as cause:
+    except ValueError as cause:  # pydantic's
         raise UnexpectedAnswer("the answer is not one of this service's") from cause
 
 

@@ -1,13 +1,17 @@
-"""A progress bar for batches, on standard error."""
+"""A progress bar for batches and jobs, on standard error."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from proxy_grm_client.answers import JobStatus
 
 NEEDS_RICH = "this needs rich: pip install 'proxy-grm-client[cli]'"
+_Show = Callable[[int | None, int, Mapping[str, int]], None]
 
 
 class Finished(Protocol):
@@ -33,8 +37,39 @@ def progress_bar(
     Raises:
         ModuleNotFoundError: rich is not installed and `shown` is true; says how to get it.
     """
+    counts: Counter[str] = Counter()
+    with _bar(shown, done) as show:
+
+        def count(result: Finished) -> None:
+            counts[result.status] += 1
+            show(total, done + counts.total(), counts)
+
+        yield count
+
+
+@contextmanager
+def job_bar(shown: bool) -> Generator[Callable[[JobStatus], None]]:
+    """Shows how far a job has come, where that is asked for.
+
+    Raises:
+        ModuleNotFoundError: rich is not installed and `shown` is true; says how to get it.
+    """
+    with _bar(shown) as show:
+
+        def look(status: JobStatus) -> None:
+            counts = status.counts
+            by_status = {"ok": counts.ok, "abstain": counts.abstain, "error": counts.error}
+            finished = {name: number for name, number in by_status.items() if number}
+            show(counts.total, sum(finished.values()), finished)
+
+        yield look
+
+
+@contextmanager
+def _bar(shown: bool, done: int = 0) -> Generator[_Show]:
+    """What is called with a total, how much of it is finished, and that by status."""
     if not shown:
-        yield lambda result: None
+        yield lambda total, finished, counts: None
         return
     try:
         from rich.console import Console
@@ -42,17 +77,15 @@ def progress_bar(
         from rich.progress import TimeRemainingColumn as Remaining
     except ModuleNotFoundError as cause:
         raise ModuleNotFoundError(NEEDS_RICH, name="rich") from cause
-    counts: Counter[str] = Counter()
     bar = Progress(
         BarColumn(), MofNCompleteColumn(), Remaining(), TextColumn("{task.description}"),
         console=Console(stderr=True),
     )  # fmt: skip
     with bar:
-        task = bar.add_task("", total=total, completed=done)
+        task = bar.add_task("", total=None, completed=done)
 
-        def count(result: Finished) -> None:
-            counts[result.status] += 1
+        def show(total: int | None, finished: int, counts: Mapping[str, int]) -> None:
             said = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-            bar.update(task, advance=1, description=said)
+            bar.update(task, total=total, completed=finished, description=said)
 
-        yield count
+        yield show

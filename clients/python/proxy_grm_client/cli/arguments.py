@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from proxy_grm_client.cli import batch, commands, doctor
+from proxy_grm_client.cli import batch, commands, doctor, jobs
 
 _EXAMPLES = """examples:
   proxy-grm score scene.png -q "How many circles?" -a "There are 2." -b "There are 3."
   proxy-grm rank scene.png -q "How many circles?" -r "Two." -r "Three." -r "Four."
   proxy-grm batch pairs.jsonl judgements.jsonl
+  proxy-grm jobs submit pairs.jsonl
   proxy-grm doctor
 
 The service is at --url, else at PROXY_GRM_URL, else at http://127.0.0.1:8000; a key is taken from
@@ -31,6 +32,15 @@ Lines whose results are in the output are not judged again: after a crash, the s
 
 example:
   proxy-grm batch pairs.jsonl judgements.jsonl --order both
+"""
+_JOBS = """Workers of the service judge a job's lines; it goes on when this program ends.
+
+examples:
+  proxy-grm jobs submit pairs.jsonl --order both     # prints the job's id
+  proxy-grm jobs submit --source s3://bucket/pairs.parquet --wait
+  proxy-grm jobs status job_…
+  proxy-grm jobs results job_… judgements.jsonl      # as they come; ends when the job has
+  proxy-grm jobs cancel job_…
 """
 _DOCTOR = """example:
   proxy-grm doctor --url http://judge:8000
@@ -58,13 +68,7 @@ def parser() -> argparse.ArgumentParser:
     found = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     def command(name: str, run: _Command, said: str, more: str) -> argparse.ArgumentParser:
-        made = found.add_parser(
-            name,
-            help=said,
-            description=said,
-            epilog=more,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        made = _added(found, name, said, more)
         made.set_defaults(command=run)
         made.add_argument("--url", help="where the service listens")
         return made
@@ -89,8 +93,48 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("input", help="comparisons, one JSON object a line")
     many.add_argument("output", help="judgements, one JSON object a line; goes on where it was")
     _how_to_judge(many)
+    _about_jobs(_added(found, "jobs", "have the service's workers judge a file", _JOBS))
     command("doctor", doctor.run, "look whether the service is well", _DOCTOR)
     return top
+
+
+def _added(
+    to: argparse._SubParsersAction[_Parser],  # pyright: ignore[reportPrivateUsage] - has no other name
+    name: str,
+    said: str,
+    more: str = "",
+) -> _Parser:
+    return to.add_parser(
+        name,
+        help=said,
+        description=said,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _about_jobs(to: argparse.ArgumentParser) -> None:
+    found = to.add_subparsers(metavar="WHAT", required=True, parser_class=_Parser)
+    made: dict[str, _Parser] = {}
+    for name, run, said in (
+        ("submit", jobs.submit, "hand over a file of comparisons; prints the job's id"),
+        ("status", jobs.status, "how far a job has come"),
+        ("wait", jobs.wait, "wait until a job has ended"),
+        ("results", jobs.results, "each line's result; goes on until the job has ended"),
+        ("cancel", jobs.cancel, "end a job"),
+    ):
+        made[name] = _added(found, name, said)
+        made[name].set_defaults(command=run)
+        made[name].add_argument("--url", help="where the service listens")
+        if name != "submit":
+            made[name].add_argument("job", help="its id: job_…")
+    submit = made["submit"]
+    submit.add_argument("input", nargs="?", help="comparisons, one JSON object a line")
+    submit.add_argument("--source", metavar="URL", help="of a file that the service reads itself")
+    submit.add_argument("--wait", action="store_true", help="until the job has ended")
+    _how_to_judge(submit)
+    made["status"].add_argument("--json", action="store_true", help="as the service answers")
+    made["results"].add_argument("output", nargs="?", help="a new file; absent, they are printed")
 
 
 def _about_pictures(to: argparse.ArgumentParser) -> None:
