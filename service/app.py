@@ -191,12 +191,12 @@ def compose(
     stronger = settings.judging.escalation.evaluator
     if stronger is not None and stronger not in roster:
         raise EvaluatorInvalid(f"judging.escalation.evaluator: there is no evaluator {stronger!r}")
-    consulting = Consulting(roster, store, stronger)
+    consulting = Consulting(roster, store, metrics, settings.judging)
     honesty = Honesty(judge, release.fingerprint, store, metrics, settings.honesty)
     scoring = Scoring(
         release, judge, consulting, calls, store, flights, honesty, metrics, settings.judging
     )
-    verifying = Verifying(roster, calls, metrics)
+    verifying = Verifying(roster, calls, metrics, settings.judging)
     rankings = Rankings(calls, scoring, consulting)
     jobs = JobStore(connection, settings.jobs)
     return Gateway(

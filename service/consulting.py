@@ -10,6 +10,8 @@ from models.rubric import Rubric
 from service.calls import Call, Timing
 from service.evaluators import Roster
 from service.judging import Judgement, PanelVerdict, Voice, panel_verdict
+from service.metrics import Metrics
+from service.settings import JudgingSettings
 from service.store import RubricRecord, Store, comparison_key
 
 _FOR_EVALUATORS = 0.9
@@ -39,13 +41,18 @@ class Consulting:
     Args:
         roster: who can be asked.
         store: keeps how often they agreed, by rubric.
-        stronger: asked last by order escalate; None: nobody.
+        metrics: count what is odd about their verdicts.
+        settings: who is asked last by order escalate.
     """
 
-    def __init__(self, roster: Roster, store: Store, stronger: str | None) -> None:
+    def __init__(
+        self, roster: Roster, store: Store, metrics: Metrics, settings: JudgingSettings
+    ) -> None:
         self._roster = roster
         self._store = store
-        self._stronger = stronger
+        self._metrics = metrics
+        self._least_mass = settings.label_mass
+        self._stronger = settings.escalation.evaluator
 
     def check(self, call: Call) -> None:
         """Whether there is an evaluator of each name.
@@ -120,7 +127,10 @@ class Consulting:
         if rubric is None or not names:
             return ()
         left_s = ends - time.monotonic()
-        return await self._roster.ask(names, comparison, rubric, call.options.priority, left_s)
+        voices = await self._roster.ask(names, comparison, rubric, call.options.priority, left_s)
+        masses = [voice.opinion.label_mass for voice in voices]
+        self._metrics.saw_label_mass("evaluator", masses, self._least_mass)
+        return voices
 
 
 def heard_by(call: Call, timing: Timing) -> float:

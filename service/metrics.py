@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -44,9 +47,16 @@ class Metrics:
         self.label_mass = Histogram(
             "proxy_grm_label_mass",
             "Probability on the two labels at the verdict token; low values are a warning",
+            ["source"],
             buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
             registry=registry,
-        )
+        )  # judge | evaluator
+        self.low_label_mass = Counter(
+            "proxy_grm_low_label_mass",
+            "Verdict tokens with less probability on the two labels than judging.label_mass",
+            ["source"],
+            registry=registry,
+        )  # judge | evaluator
         self.cache = Counter(
             "proxy_grm_cache", "Judgement cache", ["outcome"], registry=registry
         )  # hit | miss | unavailable
@@ -124,6 +134,9 @@ class Metrics:
             self.stage_seconds.labels(stage)
         for stopped in ("agreed", "attempts", "unchecked", "deadline", "failed"):
             self.rubric_gate.labels(stopped)
+        for source in ("judge", "evaluator"):
+            self.label_mass.labels(source)
+            self.low_label_mass.labels(source)
         for outcome in ("hit", "miss", "unavailable"):
             self.cache.labels(outcome)
         for place in ("first", "second"):
@@ -132,3 +145,12 @@ class Metrics:
             self.verdicts_by_length.labels(preferred)
         for outcome in ("same", "changed", "abstain", "failed", "skipped"):
             self.probes.labels(outcome)
+
+    def saw_label_mass(
+        self, source: Literal["judge", "evaluator"], masses: Iterable[float | None], least: float
+    ) -> None:
+        """Observes verdict tokens, and counts those with less than `least` on the two labels."""
+        for mass in masses:
+            if mass is not None:
+                self.label_mass.labels(source).observe(mass)
+                self.low_label_mass.labels(source).inc(mass < least)

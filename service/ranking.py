@@ -103,7 +103,8 @@ class Rankings:
             comparison = _of(asked, call, one.first, one.second)
             async with places:
                 voices = await self._consulting.voices(call, comparison, rubric, ends)
-            await self._consulting.record(rubric, comparison, voices, one.preferred)
+            if any(voice.opinion.status == "ok" for voice in voices):
+                await self._consulting.record(rubric, comparison, voices, one.preferred)
             return voices
 
         voices = await together(hear(one) for one in found.met)

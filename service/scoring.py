@@ -43,6 +43,7 @@ class Scored:
         panel: what they and the judge come to; None where none was asked.
         record: of the rubric.
         gated: how the rubric gate came to it; None where there was none.
+        least_mass: on the two labels, below which a verdict is to be looked at.
     """
 
     judgement: Judgement
@@ -52,6 +53,13 @@ class Scored:
     panel: PanelVerdict | None = None
     record: RubricRecord | None = None
     gated: Gated | None = None
+    least_mass: float = 0.0
+
+    @property
+    def low_label_mass(self) -> bool:
+        """Whether a pass of the judge had something else than a verdict in mind."""
+        masses = [found.label_mass for found in self.judgement.passes]
+        return any(mass is not None and mass < self.least_mass for mass in masses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,7 @@ class Scoring:
     """Answers calls with a release's judge.
 
     Args:
-        settings: of orders adaptive and escalate, and of the rubric gate.
+        settings: of orders, label mass and the rubric gate.
     """
 
     def __init__(
@@ -131,6 +139,7 @@ class Scoring:
             settled.panel,
             settled.record,
             gated if most > 1 else None,
+            self._settings.label_mass,
         )
 
     async def _settled(
@@ -176,6 +185,8 @@ class Scoring:
         if cached:
             judgement = replace(judgement, usage=Usage())
         else:
+            masses = [found.label_mass for found in judgement.passes]
+            self._metrics.saw_label_mass("judge", masses, self._settings.label_mass)
             given = rubric if call.rubric is not None else None
             self._honesty.probe(comparison, judgement, given, options, call.run_id)
         return judgement, cached
@@ -242,6 +253,3 @@ class Scoring:
         self._metrics.injection_attempts.inc(judgement.injection_attempts)
         if judgement.reason is not None:
             self._metrics.abstentions.labels(judgement.reason).inc()
-        for found in judgement.passes:
-            if found.label_mass is not None:
-                self._metrics.label_mass.observe(found.label_mass)

@@ -145,6 +145,13 @@ class JudgingSettings(_Section):
         description="orders adaptive and escalate: swapped too while the first probability is "
         "nearer to 0.5",
     )
+    label_mass: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="a verdict token with less probability than this on the two labels is flagged "
+        "in the answer and counted in proxy_grm_low_label_mass_total",
+    )
     escalation: EscalationSettings = Field(
         default=EscalationSettings(), description="how order escalate goes on"
     )

@@ -10,6 +10,7 @@ from service.calls import Call, Calls, Timing
 from service.errors import InvalidRequest
 from service.evaluators import Opinion, Roster
 from service.metrics import Metrics
+from service.settings import JudgingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,13 @@ class Verified:
 class Verifying:
     """Answers calls with an evaluator of the roster."""
 
-    def __init__(self, roster: Roster, calls: Calls, metrics: Metrics) -> None:
+    def __init__(
+        self, roster: Roster, calls: Calls, metrics: Metrics, settings: JudgingSettings
+    ) -> None:
         self._roster = roster
         self._calls = calls
         self._metrics = metrics
+        self._least_mass = settings.label_mass
 
     async def verify(
         self, call: Call, label: Position | None = None, name: str = "proxy"
@@ -64,8 +68,7 @@ class Verifying:
         self._metrics.injection_attempts.inc(opinion.injection_attempts)
         if opinion.reason is not None:
             self._metrics.abstentions.labels(opinion.reason).inc()
-        if opinion.label_mass is not None:
-            self._metrics.label_mass.observe(opinion.label_mass)
+        self._metrics.saw_label_mass("evaluator", [opinion.label_mass], self._least_mass)
 
 
 def _reward(opinion: Opinion, label: Position | None) -> float | None:

@@ -15,7 +15,12 @@ from service.evaluators import GuardedEvaluator, Opinion, Roster
 from service.evaluators.scripted import ScriptedEvaluator
 from service.judging import Judgement, Usage
 from service.metrics import Metrics
-from service.settings import CacheSettings, EvaluatorSettings
+from service.settings import (
+    CacheSettings,
+    EscalationSettings,
+    EvaluatorSettings,
+    JudgingSettings,
+)
 from service.store import Store
 
 pytestmark = pytest.mark.anyio
@@ -44,9 +49,10 @@ class Asking:
         metrics = Metrics(CollectorRegistry())
         settings = EvaluatorSettings(kind="tests", weight=3)
         guarded = {n: GuardedEvaluator(n, e, settings, metrics) for n, e in self.evaluators.items()}
-        self.consulting = Consulting(
-            Roster(guarded), Store("unix:///no.socket", CacheSettings(), metrics), stronger
-        )
+        store = Store("unix:///no.socket", CacheSettings(), metrics)
+        judging = JudgingSettings(escalation=EscalationSettings(evaluator=stronger))
+        self.metrics = metrics
+        self.consulting = Consulting(Roster(guarded), store, metrics, judging)
 
     async def settle(self, judgement: Judgement, **changes: Any):
         call = replace(CALL, **changes)
@@ -106,6 +112,16 @@ async def test_an_abstention_for_disagreement_was_asked_for_and_stays():
 async def test_where_nobody_is_named_undecided_stays_undecided():
     found = await Asking(None, big=Opinion.of(0.2)).settle(UNDECIDED)
     assert (found.judgement, found.voices) == (UNDECIDED, ())
+
+
+async def test_verdict_tokens_of_evaluators_that_hold_little_of_the_labels_are_counted():
+    weak, strong = (replace(Opinion.of(0.9), label_mass=mass) for mass in (0.3, 0.99))
+    asking = Asking(None, weak=weak, strong=strong, silent=Opinion.prefers(1))
+    await asking.settle(UNDECIDED, evaluators=("weak", "strong", "silent"))
+    count = asking.metrics.registry.get_sample_value
+    assert count("proxy_grm_label_mass_count", {"source": "evaluator"}) == 2
+    assert count("proxy_grm_low_label_mass_total", {"source": "evaluator"}) == 1
+    assert count("proxy_grm_low_label_mass_total", {"source": "judge"}) == 0
 
 
 async def test_without_a_rubric_nobody_is_asked():

@@ -77,7 +77,7 @@ async def asking(gateway, redis_url: str, shared_images: Images):
 
     def made(**evaluators: Fixed) -> Verifying:
         guarded = {n: GuardedEvaluator(n, e, settings, metrics) for n, e in evaluators.items()}
-        return Verifying(Roster(guarded), calls, metrics)
+        return Verifying(Roster(guarded), calls, metrics, parts.settings.judging)
 
     yield made
     await store.close()

@@ -46,11 +46,16 @@ class Rubric(_Answer):
 
 
 class Verdict(_Answer):
-    """One pass of the judge, mirrored where it read the responses swapped."""
+    """One pass of the judge, mirrored where it read the responses swapped.
+
+    Attributes:
+        label_mass: share of the verdict token's probability that lies on 1 and 2.
+    """
 
     order: str
     preferred: Position | None
     probability: float | None
+    label_mass: float | None = None
     text: str
 
 
@@ -84,6 +89,7 @@ class EvaluatorVerdict(_Answer):
     reason: str | None = None
     preferred: Position | None
     probability: float | None
+    label_mass: float | None = None
     latency_s: float
     usage: Usage
 
@@ -148,6 +154,8 @@ class Judgement(_Answer):
             one; of ``escalate`` also ``agreed``, ``voted``, ``evaluator`` or ``undecided``.
         agreement: share of the evaluators' opinions that prefer what the judge does.
         panel: None where no evaluator was asked.
+        low_label_mass: a verdict token had little probability on 1 and 2: the judge had
+            something else in mind than a verdict.
         gate: None where not more than one rubric was to be tried.
     """
 
@@ -164,6 +172,7 @@ class Judgement(_Answer):
     evaluators: tuple[EvaluatorVerdict, ...] = ()
     agreement: float | None = None
     panel: Panel | None = None
+    low_label_mass: bool = False
     gate: Gate | None = None
     release: Release
     usage: Usage
@@ -198,6 +207,7 @@ class Verification(_Answer):
     reason: str | None
     preferred: Position | None
     probability: float | None
+    label_mass: float | None = None
     reward: float | None
     release: Release
     usage: Usage

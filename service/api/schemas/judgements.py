@@ -43,6 +43,9 @@ class ScoreAnswer(Answer):
     evaluators: tuple[EvaluatorOut, ...]
     agreement: float | None = Field(description="share of the opinions that prefer the same")
     panel: PanelOut | None = Field(description="null where no evaluator was asked")
+    low_label_mass: bool = Field(
+        description="a verdict token had less probability on 1 and 2 than judging.label_mass"
+    )
     gate: GateOut | None = Field(description="null where no more than one rubric was to be tried")
     release: ReleaseOut
     usage: UsageOut
@@ -67,6 +70,7 @@ class ScoreAnswer(Answer):
             evaluators=tuple(EvaluatorOut.of(voice) for voice in scored.voices),
             agreement=agreement(scored.voices, judgement.preferred),
             panel=PanelOut.model_validate(scored.panel) if scored.panel is not None else None,
+            low_label_mass=scored.low_label_mass,
             gate=GateOut.of(scored.gated) if scored.gated is not None else None,
             release=ReleaseOut.of(release),
             usage=UsageOut.model_validate(judgement.usage),
@@ -112,6 +116,9 @@ class VerifyAnswer(Answer):
     reason: AbstentionReason | None
     preferred: Position | None
     probability: float | None = Field(description="P(response 1 is better by the rubric)")
+    label_mass: float | None = Field(
+        description="share of the verdict token's probability that lies on 1 and 2, if it is known"
+    )
     reward: float | None = Field(
         description="+1 when `preferred` is the label, -1 when not; null without either"
     )
@@ -129,6 +136,7 @@ class VerifyAnswer(Answer):
             reason=opinion.reason,
             preferred=opinion.preferred,
             probability=opinion.probability,
+            label_mass=opinion.label_mass,
             reward=verified.reward,
             release=ReleaseOut.of(release),
             usage=UsageOut.model_validate(opinion.usage),

@@ -24,6 +24,9 @@ class EvaluatorOut(Answer):
     probability: float | None = Field(
         description="null also where the evaluator only says which response is better"
     )
+    label_mass: float | None = Field(
+        description="share of the verdict token's probability that lies on 1 and 2, if it is known"
+    )
     latency_s: float
     usage: UsageOut
 
@@ -37,6 +40,7 @@ class EvaluatorOut(Answer):
             reason=opinion.reason,
             preferred=opinion.preferred,
             probability=opinion.probability,
+            label_mass=opinion.label_mass,
             latency_s=opinion.latency_s,
             usage=UsageOut.model_validate(opinion.usage),
         )

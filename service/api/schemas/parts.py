@@ -56,11 +56,15 @@ class RubricOut(Answer):
 
 
 class VerdictOut(Answer):
-    """One pass; `preferred` and `probability` speak of the responses as they were sent."""
+    """One pass; `preferred` and `probability` speak of the responses as they were sent.
+
+    `label_mass` is the share of the verdict token's probability that lies on 1 and 2.
+    """
 
     order: Literal["given", "swapped"]
     preferred: Position | None
     probability: float | None
+    label_mass: float | None
     text: str
 
 

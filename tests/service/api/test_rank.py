@@ -316,10 +316,10 @@ async def test_a_failure_of_an_evaluator_is_no_opinion_and_the_ranking_arrives(s
 async def test_an_evaluator_that_hangs_leaves_the_ranking_inside_its_time(start_gateway):
     slow = {"kind": SCRIPTED, "timeout_s": 3600, "options": {"seconds": 3600}}
     gateway = await start_gateway(lower_is_better, evaluators={"slow": slow})
-    body = asked(13, evaluators=["slow"], budget=78, confidence=1, timeout_s=8)
+    body = asked(12, evaluators=["slow"], budget=66, confidence=1, timeout_s=15)
     answer = await gateway.client.post("/rank", json=body)
     assert answer.status_code == 200
-    assert answer.json()["evaluators"][0]["timeout"] == 78
+    assert answer.json()["evaluators"][0]["timeout"] == 66
 
 
 async def test_an_evaluator_may_speak_where_the_judge_cannot_be_read(start_gateway):

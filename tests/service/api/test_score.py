@@ -91,12 +91,14 @@ async def test_a_comparison_gets_a_whole_judgement(start_gateway):
                 "order": "given",
                 "preferred": 1,
                 "probability": pytest.approx(0.9),
+                "label_mass": pytest.approx(1.0),
                 "text": WRITTEN + rest(1),
             }
         ],
         "evaluators": [],
         "agreement": None,
         "panel": None,
+        "low_label_mass": False,
         "gate": None,
         "release": {"name": "tiny", "fingerprint": release.fingerprint, "purpose": "demo"},
         "usage": {"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 60, "calls": 1},
@@ -508,13 +510,35 @@ async def test_pictures_reach_the_engine_upright_small_and_in_their_order(gatewa
     assert 0.95 * 12_544 <= shrunk.pixels.width * shrunk.pixels.height <= 12_544
 
 
-async def test_the_probability_mass_on_the_labels_is_observed(start_gateway):
-    weak = Generation(
-        WRITTEN + rest(1), False, 1, 1, labels=LabelLogprobs(math.log(0.06), math.log(0.04))
-    )
-    gateway = await start_gateway(says(weak))
-    assert (await gateway.score()).json()["probability"] == pytest.approx(0.6)
-    assert gateway.count("proxy_grm_label_mass_sum") == pytest.approx(0.1)
+def weak(mass: float) -> Generation:
+    """An answer with so much of the verdict token's probability on the labels."""
+    labels = LabelLogprobs(math.log(0.6 * mass), math.log(0.4 * mass))
+    return Generation(rest(1), False, 1, 1, labels=labels)
+
+
+async def test_a_verdict_token_that_holds_little_of_the_labels_is_flagged_and_counted(
+    start_gateway,
+):
+    gateway = await start_gateway(says(weak(0.1)))
+    found = (await gateway.score(order="both", rubric={"text": "1. Count (100%)"})).json()
+    assert [one["label_mass"] for one in found["verdicts"]] == [pytest.approx(0.1)] * 2
+    assert found["low_label_mass"] is True
+    assert gateway.count("proxy_grm_label_mass_sum", source="judge") == pytest.approx(0.2)
+    assert gateway.count("proxy_grm_low_label_mass_total", source="judge") == 2
+
+
+async def test_what_is_little_is_a_setting_and_a_kept_judgement_is_flagged_and_not_counted_again(
+    start_gateway,
+):
+    gateway = await start_gateway(says(weak(0.5)), judging={"label_mass": 0.4})
+    given = {"text": "1. Count (100%)"}
+    assert (await gateway.score(rubric=given)).json()["low_label_mass"] is False
+    assert gateway.count("proxy_grm_low_label_mass_total", source="judge") == 0
+    assert gateway.count("proxy_grm_label_mass_count", source="judge") == 1
+    stricter = await start_gateway(says(weak(0.5)), judging={"label_mass": 0.6})
+    found = (await stricter.score(rubric=given)).json()
+    assert (found["cached"], found["low_label_mass"]) == (True, True)
+    assert stricter.count("proxy_grm_label_mass_count", source="judge") == 0
 
 
 async def test_many_at_once_get_each_their_own_answer(start_gateway):

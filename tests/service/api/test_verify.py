@@ -48,6 +48,7 @@ async def test_a_verification_is_answered_by_the_proxy_alone(start):
         "reason": None,
         "preferred": 1,
         "probability": pytest.approx(0.9),
+        "label_mass": pytest.approx(1.0),
         "reward": 1.0,
         "release": {
             "name": "small",
@@ -62,7 +63,8 @@ async def test_a_verification_is_answered_by_the_proxy_alone(start):
     assert len(gateway.proxy.requests) == 1
     assert gateway.count("proxy_grm_requests_total", route="/verify", outcome="ok") == 1
     assert gateway.count("proxy_grm_stage_seconds_count", stage="engine") == 1
-    assert gateway.count("proxy_grm_label_mass_count") == 1
+    assert gateway.count("proxy_grm_label_mass_count", source="evaluator") == 1
+    assert gateway.count("proxy_grm_low_label_mass_total", source="evaluator") == 0
 
 
 @pytest.mark.parametrize(
