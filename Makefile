@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps --prog
 TORCH := ^torch(vision)?==
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo train tiny evaluate test test-frameworks check format lock clean
+.PHONY: help setup serve demo train tiny evaluate test drill test-frameworks check format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,12 @@ evaluate: train ## judge N fresh drawn cases through the service at URL
 
 test: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## run every test
 	$(BIN)/python -m pytest
+
+DRILLS ?=
+SCALE ?= 1
+ENGINE ?= scripted
+drill: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev ## failures and loads as real processes: DRILLS="overload memory" SCALE=0.1 ENGINE=vllm
+	@$(BIN)/python -m loadtests.drills $(DRILLS) --scale $(SCALE) --engine $(ENGINE)
 
 FRAMEWORKS := verl ms-swift openrlhf
 test-frameworks: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## run the adapters in each trainer's own loader

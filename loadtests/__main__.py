@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import io
-import json
-import random
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from loadtests.arrivals import Answered, Arrivals, sent
+from loadtests.bodies import drawn, encoded
 from loadtests.objectives import Objectives, figures_of
-from models.toyworld import make_case
 
 
 def main(argv: list[str] | None = None, transport: httpx.AsyncBaseTransport | None = None) -> int:
@@ -35,7 +31,7 @@ def main(argv: list[str] | None = None, transport: httpx.AsyncBaseTransport | No
     )
     options = parser.parse_args(argv)
     objectives = Objectives.read(options.objectives)
-    bodies = _bodies(options.depth, options.timeout_s)
+    bodies = encoded(drawn(64), depth=options.depth, timeout_s=options.timeout_s)
     arrivals = Arrivals(
         "/score",
         lambda number: bodies[number % len(bodies)],
@@ -55,25 +51,6 @@ async def _run(
         return await sent(client, arrivals)
 
 
-def _bodies(depth: str, timeout_s: float, count: int = 64) -> list[bytes]:
-    """Drawn cases, never answered from the cache."""
-    found: list[bytes] = []
-    for number in range(count):
-        case = make_case(random.Random(number))
-        png = io.BytesIO()
-        case.picture().save(png, format="PNG")
-        body = {
-            "question": case.question,
-            "responses": list(case.responses),
-            "images": [{"data": base64.b64encode(png.getvalue()).decode()}],
-            "depth": depth,
-            "timeout_s": timeout_s,
-            "cache": "bypass",
-        }
-        found.append(json.dumps(body).encode())
-    return found
-
-
 def _report(answers: list[Answered], seconds: float, objectives: Objectives) -> bool:
     """Prints figures, outcomes and objectives; whether all objectives were met."""
     figures = figures_of(answers, seconds)
@@ -83,9 +60,7 @@ def _report(answers: list[Answered], seconds: float, objectives: Objectives) -> 
         print(f"{outcome:<14} {code} × {count}")
     missed = [one for one in objectives.objective if not one.met(figures)]
     for one in missed:
-        bounds = f"at least {one.at_least}" if one.at_least is not None else ""
-        bounds += f" at most {one.at_most}" if one.at_most is not None else ""
-        print(f"MISSED {one.figure}: {figures[one.figure]:.4g}, to be {bounds.strip()}")
+        print(f"MISSED {one.figure}: {figures[one.figure]:.4g}, to be {one}")
     print("all objectives met" if not missed else f"{len(missed)} objectives missed")
     return not missed
 

@@ -17,14 +17,11 @@ Figure = Literal[
 ]
 
 
-class Objective(BaseModel):
-    """A bound on one figure of a run."""
+class Bound(BaseModel):
+    """What a figure must be."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    figure: Figure = Field(
-        description="requests, failed: counts; goodput: ok a second; …_s: seconds"
-    )
     at_least: float | None = None
     at_most: float | None = None
 
@@ -34,12 +31,28 @@ class Objective(BaseModel):
             raise ValueError("an objective has at_least or at_most")
         return self
 
-    def met(self, figures: dict[Figure, float]) -> bool:
-        """Whether a run has reached it; a figure that nothing was measured for is not reached."""
-        found = figures[self.figure]
+    def holds(self, found: float) -> bool:
+        """Whether a figure is inside; what is not a number is not."""
         return (self.at_least is None or found >= self.at_least) and (
             self.at_most is None or found <= self.at_most
         )
+
+    def __str__(self) -> str:
+        bounds = [f"at least {self.at_least:g}"] if self.at_least is not None else []
+        bounds += [f"at most {self.at_most:g}"] if self.at_most is not None else []
+        return " and ".join(bounds)
+
+
+class Objective(Bound):
+    """A bound on one figure of a run."""
+
+    figure: Figure = Field(
+        description="requests, failed: counts; goodput: ok a second; …_s: seconds"
+    )
+
+    def met(self, figures: dict[Figure, float]) -> bool:
+        """Whether a run has reached it; a figure that nothing was measured for is not reached."""
+        return self.holds(figures[self.figure])
 
 
 class Objectives(BaseModel):

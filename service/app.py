@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
@@ -62,9 +63,19 @@ class Engines:
         if self.proxy is not None and "proxy" in preload:
             await self.proxy.start()
 
+    def observe(self, metrics: Metrics) -> None:
+        """Shows what each has in work."""
+        for role, engine in (("judge", self.judge), ("proxy", self.proxy)):
+            if engine is not None:
+                metrics.engine_running.labels(role).set_function(partial(_running, engine))
+
     async def stop(self) -> None:
         """Stops both at once: each may take its seconds."""
         await together(engine.stop() for engine in (self.proxy, self.judge) if engine is not None)
+
+
+def _running(engine: Engine) -> int:
+    return engine.running
 
 
 def create_app(
@@ -133,7 +144,7 @@ def _build_engine(release: Release, role: Role, settings: Settings, metrics: Met
     if settings.engine == "scripted":
         from service.engines.scripted import ScriptedEngine
 
-        return ScriptedEngine()
+        return ScriptedEngine(seconds=settings.scripted.seconds, keeps_requests=False)
     if settings.engine == "remote":
         from service.engines.remote import RemoteEngine
 
@@ -164,6 +175,7 @@ async def _start(
     stack.push_async_callback(gateway.roster.close)
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
+    engines.observe(metrics)
     stack.push_async_callback(gateway.honesty.close)
     if settings.metrics_port is not None:
         serving, _ = start_http_server(settings.metrics_port, settings.host, metrics.registry)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from service.api.gateway import Gateway
 from service.app import create_app
 from service.concurrency import together
+from service.heads import bounded_heads
 from service.settings import Settings
 from service.telemetry import set_up_logging
 from service.worker_children import Workers
@@ -82,6 +83,7 @@ class _DrainingServer(uvicorn.Server):
             app,
             host=settings.host,
             port=settings.port,
+            http=bounded_heads(settings.limits.head_s),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=5,

@@ -120,6 +120,12 @@ class Metrics:
             "Engine processes that died and were replaced",
             registry=registry,
         )
+        self.engine_running = Gauge(
+            "proxy_grm_engine_running",
+            "Generations that an engine has in work for this gateway",
+            ["role"],
+            registry=registry,
+        )
         self.admission = Counter(
             "proxy_grm_admission",
             "What became of those who asked for a place",

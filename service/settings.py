@@ -74,6 +74,9 @@ class AdmissionSettings(_Section):
 class LimitSettings(_Section):
     """Sizes over which a request is refused before work is done on it."""
 
+    head_s: float = Field(
+        default=20.0, gt=0, description="until the head of a request has come on a connection"
+    )
     body_s: float = Field(
         default=60.0,
         gt=0,
@@ -228,6 +231,12 @@ class VllmSettings(_Section):
     )
 
 
+class ScriptedSettings(_Section):
+    """The scripted engine, for rehearsals."""
+
+    seconds: float = Field(default=0.0, ge=0, description="that a generation takes")
+
+
 class CacheSettings(_Section):
     """What the store keeps and for how long."""
 
@@ -348,6 +357,7 @@ class Settings(BaseSettings):
     )
     honesty: HonestySettings = HonestySettings()
     vllm: VllmSettings = VllmSettings()
+    scripted: ScriptedSettings = ScriptedSettings()
     cache: CacheSettings = CacheSettings()
     jobs: JobSettings = JobSettings()
     worker: WorkerSettings = WorkerSettings()

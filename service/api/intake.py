@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from service.api.authentication import key_of
 from service.api.errors import ClientGone
 from service.api.gateway import gateway_of
-from service.api.middleware import HELD_BODY
+from service.api.middleware import HEADERS, HELD_BODY
 from service.api.parsing import Model, parsed
 from service.errors import DeadlineExceeded, PayloadTooLarge
 
@@ -59,7 +59,7 @@ async def read(request: Request, model: type[Model], most_bytes: int) -> Model:
                     held.grow(len(piece))
                     body += piece
     except TimeoutError:
-        raise DeadlineExceeded(f"the body did not come within {limits.body_s:g} s") from None
+        raise _late(request, f"the body did not come within {limits.body_s:g} s") from None
     text = bytes(body)
     if "idempotency-key" in request.headers:
         digest = await asyncio.to_thread(hashlib.sha256, text)
@@ -102,7 +102,13 @@ async def uploaded(request: Request) -> AsyncGenerator[bytes]:
     except ClientDisconnect:
         raise ClientGone from None
     except TimeoutError:
-        raise DeadlineExceeded(f"the upload paused for more than {longest_s:g} s") from None
+        raise _late(request, f"the upload paused for more than {longest_s:g} s") from None
+
+
+def _late(request: Request, detail: str) -> DeadlineExceeded:
+    """What such a caller is told, and nothing more is read of what it may still send."""
+    request.scope["state"][HEADERS] = {"connection": "close"}
+    return DeadlineExceeded(detail)
 
 
 async def unless_gone(request: Request, work: Coroutine[None, None, Result]) -> Result:

@@ -22,6 +22,7 @@ from service.metrics import Metrics
 _log = structlog.get_logger("service.access")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 HELD_BODY = "held_body"  # in the request's state: memory that is given back with the answer
+HEADERS = "headers"  # in the request's state: what its answer has besides
 _SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -59,7 +60,7 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers.update(_SAFE_HEADERS)
+                headers.update(_SAFE_HEADERS | state.get(HEADERS, {}))
             await send(message)
 
         structlog.contextvars.clear_contextvars()

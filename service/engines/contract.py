@@ -78,6 +78,11 @@ class Engine(ABC):
     def state(self) -> EngineState:
         """Whether it would generate right now. ``ready`` means a forward pass was made."""
 
+    @property
+    @abstractmethod
+    def running(self) -> int:
+        """Generations that it has in work for this process."""
+
     @abstractmethod
     async def start(self) -> None:
         """Begins to become ready and returns at once."""

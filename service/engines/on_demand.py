@@ -36,6 +36,11 @@ class OnDemandEngine(Engine):
     def state(self) -> EngineState:
         return self._engine.state
 
+    @property
+    @override
+    def running(self) -> int:
+        return self._engine.running
+
     @override
     async def start(self) -> None:
         """Starts it now instead of at the first `generate`."""

@@ -61,6 +61,11 @@ class RemoteEngine(Engine):
             return "stopped"
         return "ready" if "ready" in states else "starting" if "unseen" in states else "down"
 
+    @property
+    @override
+    def running(self) -> int:
+        return sum(replica.load for replica in self.replicas)
+
     @override
     async def start(self) -> None:
         self._stopped = False

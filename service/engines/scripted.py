@@ -46,8 +46,7 @@ class ScriptedEngine(Engine):
         start_s: how long a start takes; at 0 it is ready at once.
         failing_starts: how many of the next starts end in ``down``.
         starts: how often it was started.
-        requests: every generation it was asked for, in order of arrival.
-        running: generations in work right now.
+        requests: every generation it was asked for, in order of arrival, if these are kept.
         cancelled: generations whose caller went away.
     """
 
@@ -58,6 +57,7 @@ class ScriptedEngine(Engine):
         *,
         start_s: float = 0.0,
         failing_starts: int = 0,
+        keeps_requests: bool = True,
     ) -> None:
         self._script = script or written_by_rote
         self._state: EngineState = "stopped"
@@ -65,15 +65,21 @@ class ScriptedEngine(Engine):
         self.seconds = seconds
         self.start_s = start_s
         self.failing_starts = failing_starts
+        self._keeps_requests = keeps_requests
+        self._running = 0
         self.starts = 0
         self.requests: list[GenerationRequest] = []
-        self.running = 0
         self.cancelled = 0
 
     @property
     @override
     def state(self) -> EngineState:
         return self._state
+
+    @property
+    @override
+    def running(self) -> int:
+        return self._running
 
     @override
     async def start(self) -> None:
@@ -107,8 +113,9 @@ class ScriptedEngine(Engine):
     async def generate(self, request: GenerationRequest) -> Generation:
         if self._state != "ready":
             raise EngineUnavailable(f"the engine is {self._state}")
-        self.requests.append(request)
-        self.running += 1
+        if self._keeps_requests:
+            self.requests.append(request)
+        self._running += 1
         try:
             await asyncio.sleep(self.seconds)
             answer = self._script(request)
@@ -116,7 +123,7 @@ class ScriptedEngine(Engine):
             self.cancelled += 1
             raise
         finally:
-            self.running -= 1
+            self._running -= 1
         return answer if isinstance(answer, Generation) else _generation(answer, request)
 
 

@@ -55,11 +55,17 @@ class VllmEngine(Engine):
         self._state: EngineState = "stopped"
         self._core: VllmCore | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._running = 0
 
     @property
     @override
     def state(self) -> EngineState:
         return self._state
+
+    @property
+    @override
+    def running(self) -> int:
+        return self._running
 
     @override
     async def start(self) -> None:
@@ -79,7 +85,11 @@ class VllmEngine(Engine):
     async def generate(self, request: GenerationRequest) -> Generation:
         if self._core is None or self._core.dead:
             raise EngineUnavailable(f"the engine is {self._state}")
-        return await self._core.generate(request)
+        self._running += 1
+        try:
+            return await self._core.generate(request)
+        finally:
+            self._running -= 1
 
     async def _supervise(self) -> None:
         backoff_s = _FIRST_BACKOFF_S

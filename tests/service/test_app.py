@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 
 from models.errors import ReleaseInvalid
 from models.release import load_release
-from service.app import build_engines, create_app
+from service.app import Engines, build_engines, create_app
 from service.engines.on_demand import OnDemandEngine
 from service.engines.scripted import ScriptedEngine
 from service.metrics import Metrics
@@ -30,3 +30,12 @@ def test_a_proxy_that_is_not_there_cannot_be_preloaded(bare_release: str):
     settings = Settings(engine="scripted", release=bare_release, preload="judge,proxy")
     with pytest.raises(ReleaseInvalid, match="'small' has no proxy, and PROXY_GRM_PRELOAD names"):
         create_app(settings, metrics=metrics())
+
+
+def test_what_each_engine_has_in_work_is_shown():
+    series = metrics()
+    judge, proxy = ScriptedEngine(), ScriptedEngine()
+    Engines(judge, proxy).observe(series)
+    shown = series.registry.get_sample_value
+    assert shown("proxy_grm_engine_running", {"role": "judge"}) == 0
+    assert shown("proxy_grm_engine_running", {"role": "proxy"}) == 0

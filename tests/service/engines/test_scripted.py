@@ -158,3 +158,14 @@ async def test_stopping_ends_a_start():
     await engine.stop()
     await asyncio.sleep(0.05)
     assert engine.state == "stopped"
+
+
+async def test_what_is_in_work_is_counted_and_need_not_be_kept(request_: GenerationRequest):
+    engine = await started(seconds=60, keeps_requests=False)
+    asking = asyncio.create_task(engine.generate(request_))
+    while not engine.running:
+        await asyncio.sleep(0)
+    assert (engine.running, engine.requests) == (1, [])
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert engine.running == 0

@@ -1,0 +1,1 @@
+"""Failures and loads, as real processes: ``python -m loadtests.drills``."""

@@ -1,0 +1,101 @@
+"""A job whose workers and gateway are killed with -9 again and again.
+
+Each line has its one result, and the verdicts are those of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import threading
+import time
+from collections import Counter
+
+from loadtests.drills.jobs import compared, finished, job_lines, results, sent_job, status
+from loadtests.drills.rows import DrillFailed, Row, Scale
+from loadtests.drills.site import Gateway, Process, Site, eventually
+
+_SEED = 5
+_WORKERS = 3
+TOLERANCE = {"scripted": 0.0, "vllm": 0.02}
+"""How far a probability may be from the undisturbed run's: batches of other sizes add up in other
+orders. A verdict may differ where it is so near to 0.5."""
+
+
+def run(site: Site, scale: Scale) -> Row:
+    """Runs the job in peace, then with a worker or the gateway killed at random."""
+    count, every_s = scale.count(20_000, 240), scale.seconds(15, 1)
+    _, url = site.redis()
+    in_flight = scale.count(64, 4)  # a small job is not to be done before anybody dies
+    settings = {"REDIS_URL": url, "JOBS__LEASE_S": "5", "WORKER__IN_FLIGHT": str(in_flight)}
+    gateway = site.gateway(**settings, SCRIPTED__SECONDS="0.2")
+    workers = [site.worker(gateway.url, **settings) for _ in range(_WORKERS)]
+    lines = job_lines(count)
+    calm = results(gateway, finished(gateway, sent_job(gateway, lines)))
+    job = sent_job(gateway, lines)
+    killer = _Killer(gateway, workers, job, every_s)
+    killer.start()
+    finished(gateway, job)
+    killer.stop()
+    if len(killer.killed) < 2:
+        raise DrillFailed("the job was done before a worker and the gateway had been killed")
+    found = results(gateway, job)
+    wrong, notes = compared(calm, found, count, TOLERANCE[scale.engine])
+    return Row(
+        f"{count} lines, {_WORKERS} workers, kill -9 every {every_s:g} s",
+        count,
+        ok=sum(one.get("status") == "ok" for one in found),
+        refused=0,
+        wrong=wrong,
+        recovery_s=max(killer.recovered_s),
+        figures={"kills": len(killer.recovered_s)},
+        notes=(*(f"{name} killed {times} ×" for name, times in killer.killed.items()), *notes),
+    )
+
+
+class _Killer(threading.Thread):
+    """Kills one of them every so often, once the job has gone on since, and starts it again.
+
+    Attributes:
+        killed: who, and how often.
+        recovered_s: from each kill until a line more had its result.
+    """
+
+    def __init__(self, gateway: Gateway, workers: list[Process], job: str, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self._gateway = gateway
+        self._workers = workers
+        self._job = job
+        self._every_s = every_s
+        self._stopping = threading.Event()
+        self.killed: Counter[str] = Counter()
+        self.recovered_s: list[float] = []
+
+    def run(self) -> None:
+        """Until it is stopped: a worker, the gateway, and by chance from then on."""
+        dice = random.Random(_SEED)
+        for turn in itertools.count():
+            if self._stopping.wait(self._every_s) or (done := self._done()) == math.inf:
+                return
+            is_gateway = turn == 1 or (turn > 1 and dice.random() < 0.5)
+            victim = self._gateway if is_gateway else dice.choice(self._workers)
+            began = time.monotonic()
+            victim.kill()
+            victim.start()
+            self.killed["gateway" if is_gateway else "worker"] += 1
+            eventually("the job goes on", lambda done=done: self._done() > done)
+            self.recovered_s.append(time.monotonic() - began)
+
+    def _done(self) -> float:
+        """Lines that have results; endless once all have, less than any while nobody knows."""
+        found = status(self._gateway, self._job)
+        if found is None:
+            return -1.0
+        counts = found["counts"]
+        return math.inf if found["state"] == "done" else counts["ok"] + counts["abstain"]
+
+    def stop(self) -> None:
+        """Kills nobody else; returns when all are there."""
+        self._stopping.set()
+        self.join()

@@ -1,0 +1,105 @@
+"""A job as its owner sees it, and whether each line came out once and as it should."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from loadtests.bodies import RUBRIC, drawn
+from loadtests.drills.rows import DrillFailed
+from loadtests.drills.site import Gateway, eventually
+
+_LONGEST_S = 3600.0
+_MOST_CASES = 256
+_SHOWN = 5
+
+
+def job_lines(count: int) -> list[bytes]:
+    """So many lines, numbered; the comparisons come again in turn."""
+    options = {"depth": "verdict", "rubric": {"text": RUBRIC}, "cache": "bypass"}
+    cases = itertools.cycle(drawn(min(count, _MOST_CASES)))
+    return [
+        json.dumps({"id": f"n{number}"} | next(cases) | options).encode()
+        for number in range(1, count + 1)
+    ]
+
+
+def sent_job(gateway: Gateway, lines: Sequence[bytes]) -> str:
+    """Sends a job; its id.
+
+    Raises:
+        DrillFailed: it was not taken.
+    """
+    answer = offered_job(gateway, lines)
+    if answer.status_code != 202:
+        raise DrillFailed(f"the job was not taken: {answer.text[:500]}")
+    return answer.json()["id"]
+
+
+def offered_job(gateway: Gateway, lines: Sequence[bytes]) -> httpx.Response:
+    """What the gateway says to a job."""
+    return httpx.post(
+        f"{gateway.url}/jobs",
+        content=b"\n".join(lines),
+        headers={"content-type": "application/x-ndjson"},
+        timeout=600,
+    )
+
+
+def status(gateway: Gateway, job: str) -> dict[str, Any] | None:
+    """Of a job; None while nobody tells it."""
+    try:
+        answer = httpx.get(f"{gateway.url}/jobs/{job}", timeout=60)
+    except httpx.TransportError:
+        return None
+    return answer.json() if answer.is_success else None
+
+
+def finished(gateway: Gateway, job: str) -> str:
+    """Waits until each line of a job has its result; its id again."""
+
+    def done() -> bool:
+        found = status(gateway, job)
+        return found is not None and found["state"] == "done"
+
+    eventually("all lines have results", done, _LONGEST_S)
+    return job
+
+
+def results(gateway: Gateway, job: str) -> list[dict[str, Any]]:
+    """Of all lines, in order."""
+    text = httpx.get(f"{gateway.url}/jobs/{job}/results", timeout=600).text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def compared(
+    calm: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], count: int, tolerance: float
+) -> tuple[int, tuple[str, ...]]:
+    """How many lines are missing, there twice or judged otherwise than in peace; and which."""
+    times = Counter(one["line"] for one in found)
+    before = {one["line"]: one for one in calm}
+    kinds = {
+        "missing": [line for line in range(1, count + 1) if line not in times],
+        "twice": [line for line, seen in times.items() if seen > 1 or not 1 <= line <= count],
+        "otherwise": [
+            one["line"] for one in found if not _same(before.get(one["line"], {}), one, tolerance)
+        ],
+    }
+    notes = tuple(f"{kind}: lines {lines[:_SHOWN]} …" for kind, lines in kinds.items() if lines)
+    return sum(map(len, kinds.values())), notes
+
+
+def _same(calm: dict[str, Any], found: dict[str, Any], tolerance: float) -> bool:
+    """An error is never the same: in peace there was none that could come again."""
+    if calm.get("id") != found.get("id") or calm.get("status") != found.get("status"):
+        return False
+    if found.get("status") != "ok":
+        return found.get("status") == "abstain"
+    if abs(calm["probability"] - found["probability"]) > tolerance:
+        return False
+    return calm["preferred"] == found["preferred"] or abs(calm["probability"] - 0.5) <= tolerance

@@ -1,0 +1,20 @@
+"""Drills as small as can be: nothing is wrong or lost. Seconds are for `make drill` to judge."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtests.drills.rows import Scale
+from loadtests.drills.running import carried_out, objectives
+
+SMALLEST = Scale(1e-6)
+
+
+@pytest.mark.parametrize("name", ["overload", "abandoned", "job-deaths", "slow-bodies", "draining"])
+def test_a_small_drill_loses_nothing(name: str):
+    done = carried_out(name, SMALLEST, {})
+    assert done.missed == ()
+    assert done.row is not None
+    assert done.row.requests > 0
+    assert done.row.wrong == 0
+    assert set(objectives().get(name, {})) <= set(done.row.figures)
