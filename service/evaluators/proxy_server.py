@@ -3,7 +3,7 @@
 ``POST /get_reward_mllm`` takes a comparison, a rubric and the position of the better response. It
 answers ``{"reward": 1.0}`` where its verdict is that position and ``-1.0`` otherwise, as published
 servers do for an output that they cannot read, too. So whoever gets -1 for one position asks for
-the other, and -1 for both is an abstention.
+the other, and -1 for both is an abstention. A server of this service says an abstention outright.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from models.rubric import Rubric
 from service.engines import Priority
 from service.errors import ContextExceeded
 from service.evaluators.contract import Evaluator, EvaluatorConfig, Opinion, Surroundings
-from service.evaluators.remote import BadAnswer, HttpUrl, JsonServer, data_uri
+from service.evaluators.remote import (
+    BadAnswer,
+    HttpUrl,
+    JsonServer,
+    ServerAbstained,
+    data_uri,
+)
 from service.judging import Usage
 
 _MOST_IMAGES = 1
@@ -63,8 +69,11 @@ class ProxyServerEvaluator(Evaluator):
         body = {name: text.text for name, text in neutral.items()}
         body["rubric"] = write_rubric(Rubric(criteria.text))
         body["image"] = await data_uri(comparison.images[0]) if comparison.images else ""
-        if await self._prefers(1, body):
-            return Opinion.prefers(1, Usage(calls=1))
+        try:
+            if await self._prefers(1, body):
+                return Opinion.prefers(1, Usage(calls=1))
+        except ServerAbstained:
+            return Opinion.abstains("unreadable", Usage(calls=1))
         if await self._prefers(2, body):
             return Opinion.prefers(2, Usage(calls=2))
         return Opinion.abstains("unreadable", Usage(calls=2))

@@ -13,13 +13,17 @@ import httpx
 from pydantic import SecretStr, StringConstraints
 
 from models.comparison import JudgeImage
-from service.errors import ContextExceeded, EngineUnavailable
+from service.errors import Abstained, ContextExceeded, EngineUnavailable
 
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+\S*$")]
 
 _MOST_BYTES = 4 * 2**20
 _TOO_LONG = (b"context_length_exceeded", b"context_exceeded", b"maximum context length")
 """How OpenAI, this service and vLLM say so."""
+
+
+class ServerAbstained(Exception):
+    """A server of this service answered that there is no verdict: it works, and has none."""
 
 
 class BadAnswer(Exception):
@@ -57,6 +61,7 @@ class JsonServer:
 
         Raises:
             EngineUnavailable: it cannot be reached, or says that it cannot answer now.
+            ServerAbstained: it says that there is no verdict.
             ContextExceeded: it says that this is too long.
             BadAnswer: anything else that is no JSON object.
         """
@@ -65,6 +70,8 @@ class JsonServer:
                 said = await _read(response)
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise EngineUnavailable(f"the evaluator's server: {type(error).__name__}") from error
+        if response.status_code == 503 and _code(said) == Abstained.code:
+            raise ServerAbstained
         if response.status_code == 429 or response.status_code >= 500:
             raise EngineUnavailable(f"the evaluator's server answered {response.status_code}")
         if response.status_code != 200:
@@ -96,6 +103,14 @@ async def _read(response: httpx.Response) -> bytes:
         if len(said) > _MOST_BYTES:
             raise BadAnswer(f"an answer of more than {_MOST_BYTES} bytes")
     return bytes(said)
+
+
+def _code(said: bytes) -> Any:
+    """That of a problem document, if it is one."""
+    try:
+        return _object(said).get("code")
+    except BadAnswer:
+        return None
 
 
 def _object(said: bytes) -> dict[str, Any]:

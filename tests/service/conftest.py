@@ -262,6 +262,7 @@ async def _composed(
     release = load_release(settings.release)
     gateway = compose(settings, release, engines, (images, store, connection), metrics)
     stack.push_async_callback(gateway.honesty.close)
+    stack.push_async_callback(gateway.roster.close)
     return gateway
 
 
