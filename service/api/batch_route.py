@@ -35,12 +35,16 @@ from service.errors import EngineUnavailable, PayloadTooLarge, ServiceError
 router = APIRouter(tags=["judging"])
 
 _log = structlog.get_logger(__name__)
+_NDJSON = "application/x-ndjson"
 _NAMED_BYTES = 2**20  # a wrong line that is longer is not read again for its id
 _IN_MEMORY_BYTES = 4 * 2**20  # smaller uploads need no file
 
 
 @router.post(
-    "/score/batch", openapi_extra=takes(ScoreRequest, "application/x-ndjson"), response_model=None
+    "/score/batch",
+    openapi_extra=takes(ScoreRequest, _NDJSON),
+    response_class=StreamingResponse,
+    responses={200: {"content": {_NDJSON: {}}}},
 )
 async def score_batch(request: Request) -> StreamingResponse:
     """Many comparisons: one `/score` body a line.
@@ -83,7 +87,7 @@ class _BatchResponse(StreamingResponse):
     def __init__(self, batch: _Batch, held: ExitStack) -> None:
         self._held = held
         self._answers = batch.answers()
-        super().__init__(self._answers, media_type="application/x-ndjson")
+        super().__init__(self._answers, media_type=_NDJSON)
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.api.errors import STATUSES
 from service.api.schemas import (
     JobRequest,
     LineError,
@@ -40,7 +41,7 @@ def takes(
     media_type: str = "application/json",
     others: dict[str, type[BaseModel]] | None = None,
 ) -> dict[str, Any]:
-    """``openapi_extra`` for a route whose body is `model`, and whose errors are problems.
+    """``openapi_extra`` for a route whose body is `model`.
 
     Args:
         model: of the body, or of each of its lines.
@@ -49,19 +50,21 @@ def takes(
     """
     bodies = {media_type: model} | (others or {})
     content = {kind: _schema(body.__name__) for kind, body in bodies.items()}
-    problem = {"application/problem+json": _schema("Problem")}
-    return {
-        "requestBody": {"required": True, "content": content},
-        "responses": {"default": {"description": "A problem document", "content": problem}},
-    }
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _schema(name: str) -> dict[str, Any]:
     return {"schema": {"$ref": _COMPONENTS.format(model=name)}}
 
 
+_PROBLEM = {
+    "description": "A problem document",
+    "content": {"application/problem+json": _schema("Problem")},
+}
+
+
 def install_openapi(app: FastAPI) -> None:
-    """Adds the request schemas to the document that FastAPI generates."""
+    """Adds requests, and errors as they really look, to the document that FastAPI generates."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -75,7 +78,15 @@ def install_openapi(app: FastAPI) -> None:
             _, schemas = models_json_schema(
                 [(model, "validation") for model in _DOCUMENTED], ref_template=_COMPONENTS
             )
-            made.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+            known = made.setdefault("components", {}).setdefault("schemas", {})
+            known.update(schemas["$defs"])
+            for name in ("HTTPValidationError", "ValidationError"):
+                known.pop(name, None)
+            for methods in made["paths"].values():
+                for operation in methods.values():
+                    operation["responses"].pop("422", None)
+                    operation["responses"]["default"] = _PROBLEM
+            known["Problem"]["properties"]["code"]["enum"] = sorted(kind.code for kind in STATUSES)
             app.openapi_schema = made
         return app.openapi_schema
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxy_grm_client.answers import (
         Attempt,
+        CheckedEvaluator,
         Compared,
         Criterion,
         EvaluatorVerdict,
@@ -80,6 +81,7 @@ __all__ = [
     "AsyncClient",
     "AsyncJobs",
     "Attempt",
+    "CheckedEvaluator",
     "Client",
     "Compared",
     "ContextExceeded",

@@ -94,6 +94,12 @@ class EvaluatorVerdict(_Answer):
     usage: Usage
 
 
+class CheckedEvaluator(EvaluatorVerdict):
+    """What an evaluator says, held against the label; `correct` is None without one of them."""
+
+    correct: bool | None = None
+
+
 class Panel(_Answer):
     """What judge and evaluators come to, by their weights.
 
@@ -181,12 +187,18 @@ class Judgement(_Answer):
 
 
 class WrittenRubric(_Answer):
-    """A rubric on its own; None with a `reason` when none could be read."""
+    """A rubric on its own; None with a `reason` when none could be read.
+
+    Attributes:
+        agreement: share of the evaluators' opinions on the majority's side.
+    """
 
     id: str
     status: Literal["ok", "abstain"]
     reason: str | None
     rubric: Rubric | None
+    evaluators: tuple[CheckedEvaluator, ...] = ()
+    agreement: float | None = None
     release: Release
     usage: Usage
     timing: Timing

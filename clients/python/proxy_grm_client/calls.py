@@ -51,14 +51,26 @@ class VerifyOptions(CallOptions, total=False):
     evaluator: str
 
 
-class RubricOptions(CallOptions, total=False):
-    """What else `/rubric` takes."""
+class SamplingOptions(CallOptions, total=False):
+    """How the judge writes; at temperature 0, the default, it writes what is likeliest."""
 
     temperature: float
     seed: int
 
 
-class ScoreOptions(RubricOptions, total=False):
+class RubricOptions(SamplingOptions, total=False):
+    """What else `/rubric` takes.
+
+    Attributes:
+        evaluators: who is to say which response is better by the rubric alone.
+        label: the response that is known to be better; each evaluator is held against it.
+    """
+
+    evaluators: list[str]
+    label: Position
+
+
+class ScoreOptions(SamplingOptions, total=False):
     """What else `/score` takes.
 
     Attributes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import get_args
 
+from proxy_grm_client.calls import Depth, Order
 from proxy_grm_client.cli import batch, commands, doctor, jobs
 
 _EXAMPLES = """examples:
@@ -144,6 +146,6 @@ def _about_pictures(to: argparse.ArgumentParser) -> None:
 
 
 def _how_to_judge(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--order", choices=("given", "both", "adaptive"), help="which orders are read")
-    to.add_argument("--depth", choices=("full", "verdict"), help="verdict: no evaluation; faster")
+    to.add_argument("--order", choices=get_args(Order), help="which orders are read")
+    to.add_argument("--depth", choices=get_args(Depth), help="verdict: no evaluation; faster")
     to.add_argument("--rubric", metavar="TEXT", help="judge by this; or by the id of one: rub_…")
