@@ -146,14 +146,18 @@ def _build_engine(release: Release, role: Role, settings: Settings, metrics: Met
 
         return ScriptedEngine(seconds=settings.scripted.seconds, keeps_requests=False)
     if settings.engine == "remote":
-        from service.engines.remote import RemoteEngine
+        from service.engines.remote import RemoteEngine, Servers
+        from service.engines.vllm_common import served_name
 
-        urls = settings.engine_urls[role.name]
-        return RemoteEngine(role, urls, metrics, api_key=settings.engine_api_key)
-    from service.engines import vllm_inprocess
+        servers = Servers(
+            settings.engine_urls[role.name], served_name(release, role), settings.engine_api_key
+        )
+        return RemoteEngine(role, servers, metrics)
+    from service.engines.vllm_arguments import prepare_environment
+    from service.engines.vllm_inprocess import VllmEngine
 
-    vllm_inprocess.prepare_environment(settings.vllm)
-    return vllm_inprocess.VllmEngine(release, role, settings.vllm, metrics)
+    prepare_environment(settings.vllm)
+    return VllmEngine(release, role, settings.vllm, metrics)
 
 
 async def _start(

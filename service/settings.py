@@ -206,7 +206,7 @@ class HonestySettings(_Section):
 
 
 class VllmSettings(_Section):
-    """The in-process engine."""
+    """VLLM, in the gateway's process or as `python -m service engine`."""
 
     kv_cache_gib: int = Field(
         default=1,
@@ -312,7 +312,7 @@ class Settings(BaseSettings):
         default={}, description="remote: the servers of each role, all with the release's weights"
     )
     engine_api_key: SecretStr | None = Field(
-        default=None, description="remote: what those servers were started with, if they were"
+        default=None, description="of those servers: what they ask for, and a gateway sends"
     )
     preload: Annotated[tuple[RoleName, ...], NoDecode] = Field(
         default=("judge",),

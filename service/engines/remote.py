@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 
 import httpx
 import structlog
@@ -24,12 +25,29 @@ from service.metrics import Metrics
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The servers of a role.
+
+    Attributes:
+        urls: where they are.
+        name: under which one of ours has the weights of the release; a server that others
+            started has the weights that those say it has.
+        api_key: what they were started with, if they were.
+    """
+
+    urls: tuple[str, ...]
+    name: str
+    api_key: SecretStr | None = None
+
+
 class RemoteEngine(Engine):
     """One role of a release on vLLM servers that others start and stop.
 
     Args:
-        urls: of the servers, each with the same weights.
-        api_key: what the servers were started with, if they were.
+        role: what they are asked for.
+        servers: where that is.
+        metrics: counts their deaths.
         transport: used instead of the network.
         look_every_s: how often each server's health is asked.
     """
@@ -37,17 +55,19 @@ class RemoteEngine(Engine):
     def __init__(
         self,
         role: Role,
-        urls: tuple[str, ...],
+        servers: Servers,
         metrics: Metrics,
         *,
-        api_key: SecretStr | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         look_every_s: float = 2.0,
     ) -> None:
-        key = {"authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+        secret = servers.api_key.get_secret_value() if servers.api_key else None
+        key = {"authorization": f"Bearer {secret}"} if secret else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
         self._client = httpx.AsyncClient(headers=key, limits=limits, transport=transport)
-        self.replicas = tuple(Replica(url, role, self._client) for url in urls)
+        self.replicas = tuple(
+            Replica(url, role, servers.name, self._client) for url in servers.urls
+        )
         self.metrics = metrics
         self._look_every_s = look_every_s
         self._looking: tuple[asyncio.Task[None], ...] = ()
@@ -81,7 +101,7 @@ class RemoteEngine(Engine):
             looking.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
         for replica in self.replicas:
-            replica.lose()
+            replica.leave()
 
     @override
     async def generate(self, request: GenerationRequest) -> Generation:

@@ -15,7 +15,7 @@ from models.release import Role
 from models.release_checks import check_role
 from service.engines.contract import Generation, GenerationRequest
 from service.engines.remote_chat import completion, conversation, generation
-from service.engines.vllm_common import FEWEST_ANSWER_TOKENS, probe
+from service.engines.vllm_common import FEWEST_ANSWER_TOKENS, SERVED, probe
 from service.errors import ContextExceeded, EngineUnavailable
 
 _log = structlog.get_logger(__name__)
@@ -39,12 +39,13 @@ class Replica:
         refused: why it cannot serve this release; None while there is hope.
     """
 
-    def __init__(self, url: str, role: Role, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, role: Role, name: str, client: httpx.AsyncClient) -> None:
         self.url = url.rstrip("/")
         self.load = 0
         self.state: ReplicaState = "unseen"
         self.refused: ReleaseInvalid | None = None
         self._role = role
+        self._name = name
         self._client = client
         self._model = ""
         self._labels: tuple[int, int] | None = None
@@ -77,6 +78,10 @@ class Replica:
         """Uses it no more until it has been looked at again; what it has in work is lost."""
         if self.state == "ready":
             _log.error("engine replica lost", url=self.url, role=self._role.name)
+        self.leave()
+
+    def leave(self) -> None:
+        """The same, when that is what is wanted."""
         self.state = "down"
         self._lost.set()
 
@@ -111,6 +116,8 @@ class Replica:
         """Checks that the release fits what is served there, and makes a first forward pass."""
         models = await self._answered(self._client.get(f"{self.url}/v1/models", timeout=_CONNECT_S))
         self._model = models["data"][0]["id"]
+        if self._model.startswith(SERVED) and self._model != self._name:
+            raise ReleaseInvalid(f"the server has {self._model}, and not {self._name}")
         first = probe(self._role)
         try:
             context = (await self._tokenized(first))["max_model_len"]

@@ -6,7 +6,7 @@ from PIL import Image
 
 from models.comparison import JudgeImage
 from models.prompts import FilledPrompt
-from models.release import Role
+from models.release import Release, Role
 
 PRIORITIES = {"interactive": 0, "batch": 10}  # vLLM serves the lower number first
 FEWEST_ANSWER_TOKENS = 16
@@ -18,3 +18,12 @@ def probe(role: Role) -> FilledPrompt:
     pixels = Image.new("RGB", (56, 56), (128, 128, 128))
     picture = (JudgeImage(pixels, "probe"),) if role.config.images.maximum else ()
     return FilledPrompt("Answer.", (*picture, "Ready?"))
+
+
+SERVED = "proxy-grm/"
+"""What the name of a model begins with that `python -m service engine` serves."""
+
+
+def served_name(release: Release, role: Role) -> str:
+    """The name under which a server of ours has these very weights."""
+    return f"{SERVED}{release.config.name}/{role.name}/{release.fingerprint}"

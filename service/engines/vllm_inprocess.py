@@ -10,22 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from typing_extensions import override
 
-from models import torchvision_guard
 from models.errors import ReleaseInvalid
 from models.release import Release, Role
-from service.engines import vllm_plugin
 from service.engines.contract import Engine, EngineState, Generation, GenerationRequest
+from service.engines.vllm_arguments import engine_arguments
 from service.engines.vllm_core import VllmCore
 from service.errors import EngineUnavailable
 from service.metrics import Metrics
@@ -38,7 +36,6 @@ _log = structlog.get_logger(__name__)
 
 _HEALTH_EVERY_S = 0.25
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 30.0
-_GPU_SHARE_OF_TWO = 0.45  # vLLM's own default, 0.92, leaves no room for a second engine
 _STARTS = asyncio.Lock()  # one at a time: each measures what memory is free and takes its share
 
 
@@ -127,60 +124,15 @@ class VllmEngine(Engine):
             self._core = None
 
 
-def engine_args(release: Release, role: Role, settings: VllmSettings) -> Any:
-    """VLLM's arguments for a role; `settings.args` (and `proxy_args`) have the last word."""
-    from vllm import AsyncEngineArgs
-    from vllm.platforms import current_platform
-
-    own: dict[str, Any] = {
-        "model": str(role.folder),
-        "max_model_len": role.config.context_tokens,
-        "limit_mm_per_prompt": {"image": role.config.images.maximum, "video": 0},
-        "scheduling_policy": "priority",
-        "enable_prefix_caching": True,
-        "enable_log_requests": False,
-        # vLLM keeps one set of series a process: a second engine's would replace the judge's.
-        "disable_log_stats": role.name != "judge",
-    }
-    share = settings.memory_share
-    if current_platform.is_cpu():
-        # What an engine really takes on a CPU is VLLM_CPU_KVCACHE_SPACE; where that is set to
-        # nothing, the share is of all RAM, and start-up fails when less is free.
-        own |= {
-            "dtype": "float32",
-            "enforce_eager": True,
-            # A partly prefilled request with a seed kills vLLM 0.32's CPU worker: it rewinds the
-            # random generator, and "CPU Generator does not use offset". Whole prompts only.
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(8192, role.config.context_tokens),
-        }
-        share = share or 0.3
-    elif release.proxy is not None:
-        share = share or _GPU_SHARE_OF_TWO
-    if share is not None:
-        own["gpu_memory_utilization"] = share
-    own |= settings.args
-    return AsyncEngineArgs(**(own | settings.proxy_args if role.name == "proxy" else own))
-
-
-def prepare_environment(settings: VllmSettings) -> None:
-    """Sets what vLLM and its processes read from the environment, before vLLM is imported."""
-    torchvision_guard.install_for_children()
-    os.environ[vllm_plugin.OWNED] = "1"
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever a release needs is in its folder
-
-
 def _start_llm(release: Release, role: Role, settings: VllmSettings) -> AsyncLLM:
     """Blocks for the imports (10 s) and the core's start: for a thread, not the event loop."""
     # Children inherit the mask: Ctrl-C reaches the whole process group, but it is the gateway
     # that decides when the core goes, after running work is finished.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    return AsyncLLM.from_engine_args(engine_args(release, role, settings))
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(release, role, settings)))
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from models.neutralise import OWN_TAGS
 from models.prompts import FilledPrompt
 from models.release import Release, load_release
 from models.rubric import Rubric
-from service.engines.vllm_inprocess import engine_args, prepare_environment
+from service.engines.vllm_arguments import engine_arguments, prepare_environment
 from service.engines.vllm_rendering import PromptRenderer
 from service.settings import VllmSettings
 
@@ -30,9 +30,10 @@ def renderer() -> PromptRenderer:
     torchvision_guard.install()
     settings = VllmSettings()
     prepare_environment(settings)
-    return PromptRenderer.without_engine(
-        engine_args(RELEASE, RELEASE.judge, settings).create_engine_config()
-    )
+    from vllm import AsyncEngineArgs
+
+    arguments = AsyncEngineArgs(**engine_arguments(RELEASE, RELEASE.judge, settings))
+    return PromptRenderer.without_engine(arguments.create_engine_config())
 
 
 def prompt_with(text: str, place: str, release: Release = RELEASE) -> FilledPrompt:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from models.release import SHIPPED_DIR
 from service.__main__ import main
 from service.keys import Keyring
 
@@ -89,6 +91,21 @@ def test_an_address_that_others_can_reach_is_refused_with_advice(
     said = refusal(capsys, "gateway", "--host", host)
     assert f"refusing to listen on {host}" in said
     assert "127.0.0.1" in said
+
+
+def test_an_engine_that_others_can_reach_needs_a_key_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+):
+    said = refusal(capsys, "engine", "--host", "0.0.0.0")
+    assert "PROXY_GRM_ENGINE_API_KEY" in said
+
+
+def test_an_engine_for_a_proxy_that_the_release_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    shutil.copytree(SHIPPED_DIR / "tiny" / "judge", tmp_path / "alone")
+    monkeypatch.setenv("PROXY_GRM_RELEASE", str(tmp_path / "alone"))
+    assert "'alone' has no proxy" in refusal(capsys, "engine", "--role", "proxy")
 
 
 @pytest.mark.parametrize("arguments", [[], ["gatewya"], ["gateway", "--port", "x"]])

@@ -23,6 +23,7 @@ class FakeVllm:
         asked: bodies of chat completions, in order of arrival.
         running: completions in work.
         cancelled: completions whose connection was closed.
+        name: of the model.
         go: nothing is answered before it is set.
         up: whether anybody listens.
     """
@@ -34,6 +35,7 @@ class FakeVllm:
         self._names: dict[str, int] = {}
         self.script = script
         self.context = role.config.context_tokens
+        self.name = "served"
         self.asked: list[dict[str, Any]] = []
         self.running = 0
         self.cancelled = 0
@@ -51,7 +53,7 @@ class FakeVllm:
             return httpx.Response(200 if self.healthy else 503)
         if request.url.path == "/v1/models":
             return httpx.Response(
-                200, json={"data": [{"id": "served", "max_model_len": self.context}]}
+                200, json={"data": [{"id": self.name, "max_model_len": self.context}]}
             )
         body = json.loads(request.content)
         if request.url.path == "/tokenize":

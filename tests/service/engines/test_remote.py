@@ -17,13 +17,14 @@ from models.comparison import JudgeImage
 from models.prompts import FilledPrompt
 from models.release import Release
 from service.engines import Generation, GenerationRequest
-from service.engines.remote import RemoteEngine
+from service.engines.remote import RemoteEngine, Servers
 from service.errors import ContextExceeded, EngineUnavailable
 from service.metrics import Metrics
 
 from .conftest import FakeVllm, network
 
 pytestmark = pytest.mark.anyio
+NAME = "proxy-grm/small/judge/0123"
 
 
 def picture(name: str, color: str = "teal") -> JudgeImage:
@@ -45,7 +46,7 @@ def remote(release: Release, until: Any) -> Callable[..., Any]:
     async def run(servers: dict[str, FakeVllm], **options: Any) -> AsyncGenerator[RemoteEngine]:
         engine = RemoteEngine(
             release.judge,
-            tuple(f"http://{name}:8000" for name in servers),
+            Servers(tuple(f"http://{name}:8000" for name in servers), NAME),
             Metrics(CollectorRegistry()),
             transport=network(servers),
             **{"look_every_s": 0.02} | options,
@@ -136,7 +137,7 @@ async def test_it_is_ready_only_after_a_forward_pass_with_a_priority(servers, re
     found["a"].go.clear()
     engine = RemoteEngine(
         release.judge,
-        ("http://a",),
+        Servers(("http://a",), NAME),
         Metrics(CollectorRegistry()),
         transport=network(found),
         look_every_s=0.01,
@@ -165,6 +166,25 @@ async def test_a_server_that_cannot_serve_the_release_is_refused_and_says_why(
         assert "context of 100 tokens" in str(engine.refused)
         with pytest.raises(EngineUnavailable):
             await engine.generate(request())
+
+
+@pytest.mark.parametrize(
+    ("served", "usable"),
+    [(NAME, True), ("/weights/judge", True), ("proxy-grm/small/judge/4567", False)],
+)
+async def test_a_server_of_ours_with_the_weights_of_another_release_is_refused(
+    served: str, usable: bool, servers, remote, until
+):
+    found = servers("a")
+    found["a"].name = served
+    async with remote(found) as engine:
+        await until(lambda: engine.state == "ready" or engine.refused is not None)
+        assert (engine.refused is None) == usable
+        if usable:
+            await engine.generate(request())
+            assert found["a"].asked[-1]["model"] == served
+        else:
+            assert f"the server has {served}, and not {NAME}" in str(engine.refused)
 
 
 async def test_a_refused_server_beside_a_good_one_only_gets_nothing_to_do(servers, remote, until):
@@ -347,9 +367,8 @@ async def test_the_servers_key_goes_with_every_request(servers, release, until):
 
     engine = RemoteEngine(
         release.judge,
-        ("http://a",),
+        Servers(("http://a",), NAME, SecretStr("key")),
         Metrics(CollectorRegistry()),
-        api_key=SecretStr("key"),
         transport=httpx.MockTransport(send),
     )
     await engine.start()
