@@ -126,6 +126,11 @@ class Metrics:
             ["role"],
             registry=registry,
         )
+        self.engine_retries = Counter(
+            "proxy_grm_engine_retries",
+            "Generations asked of another engine server after the first had lost them",
+            registry=registry,
+        )
         self.admission = Counter(
             "proxy_grm_admission",
             "What became of those who asked for a place",

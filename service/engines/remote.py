@@ -7,7 +7,7 @@ answered is asked no more until it is back, and its requests are tried once on a
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import httpx
@@ -18,11 +18,14 @@ from typing_extensions import override
 from models.release import Role
 from service.engines.affinity import overloaded, prefix_key, ranked
 from service.engines.contract import Engine, EngineState, Generation, GenerationRequest
-from service.engines.remote_replica import Replica, ReplicaLost
+from service.engines.remote_chat import ReplicaLost
+from service.engines.remote_replica import Replica
 from service.errors import EngineUnavailable
 from service.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
+
+_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,9 @@ class RemoteEngine(Engine):
         key = {"authorization": f"Bearer {secret}"} if secret else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
         self._client = httpx.AsyncClient(headers=key, limits=limits, transport=transport)
+        died = metrics.engine_deaths.inc
         self.replicas = tuple(
-            Replica(url, role, servers.name, self._client) for url in servers.urls
+            Replica(url, role, servers.name, self._client, died) for url in servers.urls
         )
         self.metrics = metrics
         self._look_every_s = look_every_s
@@ -101,28 +105,27 @@ class RemoteEngine(Engine):
             looking.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
         for replica in self.replicas:
-            replica.leave()
+            replica.abandon()
 
     @override
     async def generate(self, request: GenerationRequest) -> Generation:
-        tried: set[Replica] = set()
-        for _ in range(2):
-            replica = self._chosen(request, tried)
-            if replica is None:
-                break
-            tried.add(replica)
+        tried: dict[Replica, ReplicaLost] = {}
+        while len(tried) < _TRIES and (replica := self._chosen(request, tried)) is not None:
+            if tried:
+                self.metrics.engine_retries.inc()
             try:
                 return await replica.generate(request)
             except ReplicaLost as lost:
                 _log.warning("a request lost its engine", url=replica.url, reason=str(lost))
-                if replica.state == "ready" and not await replica.healthy():
-                    self.metrics.engine_deaths.inc()
-                    replica.lose()
+                tried[replica] = lost
+                await replica.doubt(lost)
+        if tried and all(lost.busy for lost in tried.values()):
+            raise EngineUnavailable("the engine's queue is full", retry_after_s=1)
         if tried:
             raise EngineUnavailable("the engine failed on this request")
         raise EngineUnavailable(f"the engine is {self.state}")
 
-    def _chosen(self, request: GenerationRequest, tried: set[Replica]) -> Replica | None:
+    def _chosen(self, request: GenerationRequest, tried: Collection[Replica]) -> Replica | None:
         ready = [one for one in self.replicas if one.state == "ready" and one not in tried]
         order = ranked(prefix_key(request.prompt), ready, lambda replica: replica.url)
         loads = [replica.load for replica in ready]
@@ -131,11 +134,7 @@ class RemoteEngine(Engine):
 
     async def _look(self, replica: Replica) -> None:
         while True:
-            was = replica.state
-            with contextlib.suppress(httpx.HTTPError):
-                await replica.look()
-            if was == "ready" and replica.state == "down":
-                self.metrics.engine_deaths.inc()
+            await replica.look()
             if all(one.state == "refused" for one in self.replicas):
                 self.refused = replica.refused
             await asyncio.sleep(self._look_every_s)

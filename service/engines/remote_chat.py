@@ -14,7 +14,6 @@ from models.comparison import JudgeImage
 from models.prompts import FilledPrompt
 from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
 from service.engines.vllm_common import PRIORITIES
-from service.errors import EngineUnavailable
 
 # A server would take these from the model's generation_config.json; an engine in process does not.
 _PLAIN_SAMPLING = {
@@ -26,6 +25,18 @@ _PLAIN_SAMPLING = {
     "frequency_penalty": 0.0,
 }
 _TOKEN_ID = "token_id:"
+
+
+class ReplicaLost(Exception):
+    """A server went away, gave up or has too much to do before it had an answer.
+
+    Attributes:
+        busy: it is well, and said that it has too much to do; another may have room.
+    """
+
+    def __init__(self, reason: str, *, busy: bool = False) -> None:
+        super().__init__(reason)
+        self.busy = busy
 
 
 def conversation(prompt: FilledPrompt, prefill: str = "") -> dict[str, Any]:
@@ -72,11 +83,11 @@ def generation(
     """What came out.
 
     Raises:
-        EngineUnavailable: the server gave up on this request.
+        ReplicaLost: the server gave up on this request.
     """
     (choice,) = answer["choices"]
     if choice["finish_reason"] not in ("stop", "length"):
-        raise EngineUnavailable("the engine gave up on this request")
+        raise ReplicaLost(f"it ended the request: {choice['finish_reason']}")
     usage = answer["usage"]
     return Generation(
         text=choice["message"]["content"] or "",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import httpx
@@ -14,20 +16,19 @@ from models.prompts import FilledPrompt
 from models.release import Role
 from models.release_checks import check_role
 from service.engines.contract import Generation, GenerationRequest
-from service.engines.remote_chat import completion, conversation, generation
+from service.engines.remote_chat import ReplicaLost, completion, conversation, generation
 from service.engines.vllm_common import FEWEST_ANSWER_TOKENS, SERVED, probe
-from service.errors import ContextExceeded, EngineUnavailable
+from service.errors import ContextExceeded
 
 _log = structlog.get_logger(__name__)
 
 _CONNECT_S = 5.0
 _STRIKES = 3
+_CLOSED_S = 60.0
+_CHECK_S = 600.0  # the first forward pass may compile
 
 ReplicaState = Literal["unseen", "ready", "down", "refused"]
-
-
-class ReplicaLost(Exception):
-    """It went away, or gave up, before it had an answer; another may have one."""
+Health = Literal["well", "ill", "closed"]
 
 
 class Replica:
@@ -36,10 +37,18 @@ class Replica:
     Attributes:
         url: where it is; its name in logs and for `affinity`.
         load: requests that it has in work for this gateway.
+        state: whether it is used; `refused` is one that has not this release's weights.
         refused: why it cannot serve this release; None while there is hope.
     """
 
-    def __init__(self, url: str, role: Role, name: str, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self,
+        url: str,
+        role: Role,
+        name: str,
+        client: httpx.AsyncClient,
+        died: Callable[[], object],
+    ) -> None:
         self.url = url.rstrip("/")
         self.load = 0
         self.state: ReplicaState = "unseen"
@@ -47,49 +56,79 @@ class Replica:
         self._role = role
         self._name = name
         self._client = client
+        self._died = died
         self._model = ""
         self._labels: tuple[int, int] | None = None
         self._strikes = 0
+        self._losses = 0
+        self._closed_at: float | None = None
         self._lost = asyncio.Event()
 
     async def look(self) -> None:
         """Sees whether it can be used; one that is new or was away is checked first."""
-        if not await self.healthy():
+        health = await self.health()
+        if health == "well":
+            self._strikes, self._closed_at = 0, None
+            if self.state not in ("ready", "refused"):  # what is served changes with a restart
+                await self._admit()
+        elif health == "closed":
+            self._find_closed()
+        else:
             self._strikes += 1
-            if self.state != "ready" or self._strikes >= _STRIKES:
-                self.lose()
+            if self._strikes >= _STRIKES or self.state != "ready":
+                self.avoid()
+            if self._strikes >= _STRIKES:
+                self.abandon()
+
+    def _find_closed(self) -> None:
+        """Nobody listens: it has died, and its connections with it, or finishes what it has."""
+        now = time.monotonic()
+        self._closed_at = self._closed_at or now
+        self.avoid()
+        if now - self._closed_at > _CLOSED_S:
+            self.abandon()
+
+    def avoid(self) -> None:
+        """Gives it nothing more until it has been checked again; what it has, it may finish."""
+        if self.state == "ready":
+            _log.error("engine replica lost", url=self.url, role=self._role.name)
+            self._died()
+        self.state = "down"
+
+    def abandon(self) -> None:
+        """Waits no longer for what it has in work: another shall do that."""
+        self.state = "down"
+        self._lost.set()
+
+    async def doubt(self, lost: ReplicaLost) -> None:
+        """Avoids it after a request was lost there, unless it seems well."""
+        if lost.busy or self.state != "ready":
             return
-        self._strikes = 0
-        if self.state in ("ready", "refused"):  # what is served there changes with a restart
-            return
+        self._losses += 1
+        if self._losses >= _STRIKES or await self.health() != "well":
+            self.avoid()
+
+    async def _admit(self) -> None:
         try:
-            await self._check()
-            self.state, self.refused = "ready", None
-            self._lost = asyncio.Event()
-            _log.info("engine replica ready", url=self.url, role=self._role.name)
+            async with asyncio.timeout(_CHECK_S):
+                await self._check()
         except ReleaseInvalid as error:
             _log.error("engine replica cannot serve this release", url=self.url, reason=str(error))
             self.state, self.refused = "refused", error
-        except (ReplicaLost, EngineUnavailable) as error:
+        except (ReplicaLost, TimeoutError) as error:
             _log.warning("engine replica is not ready yet", url=self.url, reason=str(error))
             self.state = "down"
-
-    def lose(self) -> None:
-        """Uses it no more until it has been looked at again; what it has in work is lost."""
-        if self.state == "ready":
-            _log.error("engine replica lost", url=self.url, role=self._role.name)
-        self.leave()
-
-    def leave(self) -> None:
-        """The same, when that is what is wanted."""
-        self.state = "down"
-        self._lost.set()
+        else:
+            self.state, self.refused = "ready", None
+            self._lost = asyncio.Event()
+            self._losses = 0
+            _log.info("engine replica ready", url=self.url, role=self._role.name)
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """`Engine.generate` on this server; cancelling it closes the connection, which aborts.
 
         Raises:
-            ReplicaLost, EngineUnavailable, ContextExceeded
+            ReplicaLost, ContextExceeded
         """
         self.load += 1
         try:
@@ -99,6 +138,7 @@ class Replica:
         finally:
             self.load -= 1
         found = generation(answer, request, self._labels)
+        self._losses = 0
         fewest = min(FEWEST_ANSWER_TOKENS, request.max_tokens)
         if found.truncated and found.completion_tokens < fewest:
             raise ContextExceeded("the comparison exceeds the model's context")
@@ -135,13 +175,15 @@ class Replica:
         except ContextExceeded as error:
             raise ReleaseInvalid(f"the server refused a probe: {error.__cause__}") from error
 
-    async def healthy(self) -> bool:
-        """Whether it says so itself."""
+    async def health(self) -> Health:
+        """What it says itself; `closed` when nobody listens there."""
         try:
             answer = await self._client.get(f"{self.url}/health", timeout=_CONNECT_S)
+        except httpx.ConnectError:
+            return "closed"
         except httpx.HTTPError:
-            return False
-        return answer.status_code == 200
+            return "ill"
+        return "well" if answer.status_code == 200 else "ill"
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         timeout = httpx.Timeout(None, connect=_CONNECT_S)  # the caller's deadline cancels
@@ -160,7 +202,7 @@ class Replica:
                 return answer.json()
         said = answer.text[:500]
         if answer.status_code in (429, 503):
-            raise EngineUnavailable("the engine's queue is full", retry_after_s=1)
+            raise ReplicaLost(f"status {answer.status_code}", busy=True)
         if answer.status_code == 400:
             raise ContextExceeded("the comparison is longer than the model's context") from _Said(
                 said

@@ -61,7 +61,7 @@ class LiveGateway:
 
 
 def start_gateway(folder: Path, **environment: str) -> LiveGateway:
-    port = _free_port()
+    port = free_port()
     log = folder / "gateway.log"
     variables = {
         **os.environ,
@@ -88,7 +88,7 @@ def stop_gateway(gateway: LiveGateway) -> int:
         raise
 
 
-def _free_port() -> int:
+def free_port() -> int:
     import socket
 
     with socket.socket() as probe:

@@ -25,7 +25,8 @@ class FakeVllm:
         cancelled: completions whose connection was closed.
         name: of the model.
         go: nothing is answered before it is set.
-        up: whether anybody listens.
+        up: whether the process lives.
+        listening: whether it takes more than it has.
     """
 
     def __init__(self, role: Role, script: Script = lambda _: "1") -> None:
@@ -42,12 +43,13 @@ class FakeVllm:
         self.go = asyncio.Event()
         self.go.set()
         self.up = True
+        self.listening = True
         self.healthy = True
         self.failing: httpx.Response | None = None
         self.finish = "stop"
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
-        if not self.up:
+        if not (self.up and self.listening):
             raise httpx.ConnectError("refused")
         if request.url.path == "/health":
             return httpx.Response(200 if self.healthy else 503)

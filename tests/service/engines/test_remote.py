@@ -261,7 +261,7 @@ async def test_a_request_that_loses_its_server_is_tried_once_on_another(servers,
         assert (await engine.generate(request(picture("p")))).text == "1"
         assert len(dying.asked) == 1
         assert engine.state == "ready"
-        assert engine.metrics.registry.get_sample_value("proxy_grm_engine_deaths_total") == 1
+        assert counted(engine, "engine_deaths") == 1
 
 
 async def test_when_no_server_is_left_it_says_so_and_comes_back_with_them(servers, remote, until):
@@ -350,12 +350,96 @@ async def test_an_answer_that_ran_out_of_tokens_is_truncated(servers, remote):
             await engine.generate(request(max_tokens=500))
 
 
-async def test_an_answer_that_the_server_gave_up_is_an_error(servers, remote):
+async def test_an_answer_that_the_server_gave_up_is_asked_of_another(servers, remote, until):
+    found = servers("a", "b")
+    async with remote_ready(remote, found, until) as engine:
+        for server in found.values():
+            server.go.set()
+        found["a"].finish = "abort"
+        for number in range(10):
+            assert (await engine.generate(request(picture(f"p{number}")))).text == "1"
+        assert found["a"].asked
+        assert counted(engine, "engine_retries") == len(found["a"].asked)
+        found["b"].finish = "abort"
+        with pytest.raises(EngineUnavailable, match="failed on this request"):
+            await engine.generate(request())
+
+
+async def test_a_server_that_stops_listening_finishes_what_it_has(servers, remote, until):
+    found = servers("a", "b")
+    async with remote_ready(remote, found, until) as engine:
+        work = asyncio.create_task(engine.generate(request(picture("p"))))
+        await until(lambda: any(server.running for server in found.values()))
+        [leaving] = [server for server in found.values() if server.running]
+        [other] = [server for server in found.values() if not server.running]
+        leaving.listening = False
+        await until(lambda: [one.state for one in engine.replicas].count("down") == 1)
+        other.go.set()
+        assert (await engine.generate(request(picture("p")))).text == "1"
+        assert (len(other.asked), leaving.cancelled) == (1, 0)
+        leaving.go.set()
+        assert (await work).text == "1"
+        assert (len(other.asked), counted(engine, "engine_retries")) == (1, 0)
+        leaving.listening = True
+        await until(lambda: all(one.state == "ready" for one in engine.replicas))
+
+
+async def test_a_server_with_too_much_to_do_is_passed_over_and_still_used(servers, remote, until):
+    found = servers("a", "b")
+    async with remote_ready(remote, found, until) as engine:
+        for server in found.values():
+            server.go.set()
+        found["a"].failing = httpx.Response(503, text="queue full")
+        for number in range(20):
+            assert (await engine.generate(request(picture(f"p{number}")))).text == "1"
+        assert len(found["a"].asked) > 3
+        assert all(one.state == "ready" for one in engine.replicas)
+        found["b"].failing = httpx.Response(503, text="queue full")
+        with pytest.raises(EngineUnavailable, match="queue is full") as refused:
+            await engine.generate(request())
+        assert refused.value.retry_after_s == 1
+        assert counted(engine, "engine_deaths") == 0
+
+
+async def test_a_server_that_fails_again_and_again_must_pass_the_checks_again(
+    servers, remote, until
+):
     found = servers("a")
     async with remote(found) as engine:
-        found["a"].finish = "abort"
-        with pytest.raises(EngineUnavailable, match="gave up"):
-            await engine.generate(request())
+        await until(lambda: engine.state == "ready")
+        found["a"].failing = httpx.Response(500, text="out of memory")
+        for _ in range(3):
+            assert engine.state == "ready"
+            with pytest.raises(EngineUnavailable, match="failed on this request"):
+                await engine.generate(request())
+        assert engine.state == "down"
+        failed = len(found["a"].asked)
+        await until(lambda: len(found["a"].asked) > failed + 1)
+        assert engine.state == "down"
+        found["a"].failing = None
+        await until(lambda: engine.state == "ready")
+        assert (await engine.generate(request())).text == "1"
+
+
+async def test_a_server_with_many_requests_dies_once(servers, remote, until):
+    found = servers("a", "b")
+    async with remote_ready(remote, found, until) as engine:
+        works = [
+            asyncio.create_task(engine.generate(request(picture(f"p{number}"))))
+            for number in range(40)
+        ]
+        await until(lambda: sum(server.running for server in found.values()) == 40)
+        lost = found["a"].running
+        found["a"].up = False
+        for server in found.values():
+            server.go.set()
+        assert {one.text for one in await asyncio.gather(*works)} == {"1"}
+        assert counted(engine, "engine_deaths") == 1
+        assert counted(engine, "engine_retries") == lost > 0
+
+
+def counted(engine: RemoteEngine, name: str) -> float | None:
+    return engine.metrics.registry.get_sample_value(f"proxy_grm_{name}_total")
 
 
 async def test_the_servers_key_goes_with_every_request(servers, release, until):
