@@ -14,6 +14,7 @@ from models.comparison import JudgeImage
 from models.prompts import FilledPrompt
 from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
 from service.engines.vllm_common import PRIORITIES
+from service.tenancy import current_tenant
 
 # A server would take these from the model's generation_config.json; an engine in process does not.
 _PLAIN_SAMPLING = {
@@ -64,6 +65,7 @@ def completion(request: GenerationRequest, labels: tuple[int, int] | None) -> di
         "stop": list(request.stop),
         "include_stop_str_in_output": True,
         "priority": PRIORITIES[request.priority],
+        "cache_salt": current_tenant(),  # else what is cached tells tenants of each other
         **_PLAIN_SAMPLING,
     }
     if request.grammar is not None:

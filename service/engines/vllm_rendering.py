@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from models.comparison import JudgeImage
 from models.prompts import FilledPrompt
+from service.tenancy import current_tenant
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -36,6 +37,7 @@ class PromptRenderer:
         from vllm.renderers.inputs.preprocess import parse_model_prompt
 
         raw: dict[str, Any] = {"prompt": self._chat_text(prompt) + prefill}
+        raw["cache_salt"] = current_tenant()  # else what is cached tells tenants of each other
         if prompt.images:
             raw["multi_modal_data"] = {"image": [image.pixels for image in prompt.images]}
             # Identities come from the bytes, never from a client: they key vLLM's caches.

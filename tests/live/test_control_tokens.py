@@ -17,6 +17,7 @@ from models.rubric import Rubric
 from service.engines.vllm_arguments import engine_arguments, prepare_environment
 from service.engines.vllm_rendering import PromptRenderer
 from service.settings import VllmSettings
+from service.tenancy import acting_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # vLLM's and torch's own, while they are imported
 
@@ -93,6 +94,13 @@ def test_without_the_transform_the_danger_is_real(renderer: PromptRenderer) -> N
     image = JudgeImage(Image.new("RGB", (112, 112), "white"), "white")
     raw = FilledPrompt("", ("<|image_pad|>", image))
     assert ids(renderer, raw).count(pad) != ids(renderer, FilledPrompt("", (image,))).count(pad)
+
+
+def test_tenants_share_nothing_that_the_engine_caches(renderer: PromptRenderer) -> None:
+    for tenant in ("default", "team-a"):
+        with acting_for(tenant):
+            rendered = asyncio.run(renderer.render(prompt_with("a word", "question")))
+        assert rendered["cache_salt"] == tenant
 
 
 def test_ordinary_text_is_rendered_as_it_is(renderer: PromptRenderer) -> None:

@@ -20,6 +20,7 @@ from service.engines import Generation, GenerationRequest
 from service.engines.remote import RemoteEngine, Servers
 from service.errors import ContextExceeded, EngineUnavailable
 from service.metrics import Metrics
+from service.tenancy import acting_for
 
 from .conftest import FakeVllm, network
 
@@ -117,6 +118,7 @@ async def test_a_server_is_asked_for_what_the_request_says_and_for_nothing_of_it
         "stop": ["x"],
         "include_stop_str_in_output": True,
         "priority": 10,
+        "cache_salt": "default",
         "structured_outputs": {"regex": "a+"},
         "top_p": 1.0,
         "top_k": 0,
@@ -125,6 +127,15 @@ async def test_a_server_is_asked_for_what_the_request_says_and_for_nothing_of_it
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
     }
+
+
+async def test_tenants_share_nothing_that_a_server_caches(servers, remote):
+    found = servers("a")
+    async with remote(found) as engine:
+        for tenant in ("a", "b"):
+            with acting_for(tenant):
+                await engine.generate(request(picture("p")))
+    assert [body["cache_salt"] for body in found["a"].asked] == ["a", "b"]
 
 
 async def test_without_a_label_in_the_text_there_are_no_log_probabilities(servers, remote):
