@@ -202,6 +202,20 @@ async def compare(
     return found, left_out
 
 
+def against(found: dict[str, dict[str, Any]], cheap: str, dear: str) -> dict[str, float] | None:
+    """Points of accuracy that a cheaper mode loses, and its share of the tokens.
+
+    None where one of the two was not measured.
+    """
+    if not found.keys() >= {cheap, dear}:
+        return None
+    one, other = found[cheap], found[dear]
+    return {
+        "points_lost": round(100 * (other["accuracy"] - one["accuracy"]), 2),
+        "tokens_share": round(one["tokens"] / other["tokens"], 3),
+    }
+
+
 async def measure(client: AsyncClient, options: argparse.Namespace) -> dict[str, Any]:
     """All modes on the same cases; prints the table on the way."""
     cases = fresh_cases(options.cases, options.seed)
@@ -217,8 +231,13 @@ async def measure(client: AsyncClient, options: argparse.Namespace) -> dict[str,
         wanted = [mode for mode in wanted if mode.name in options.modes]
     found, left_out = await compare(client, cases, wanted, options.concurrency)
     print_table([title for title, _ in _COLUMNS], _rows(found))
+    saved = against(found, "adaptive", "both + votes 4")
+    if saved is not None:
+        lost, share = saved["points_lost"], saved["tokens_share"]
+        print(f"adaptive: {lost} points less than both + votes 4, {share} of its tokens")
     return {
         "modes": found,
+        "adaptive_against_both_votes": saved,
         "left_out": left_out,
         "evaluators": present,
         "temperature_of_votes": options.temperature,
@@ -238,6 +257,7 @@ _COLUMNS = (
     ("P in 0.1..0.9", "undecided"),
     ("AUROC", "auroc"),
     ("tokens", "tokens"),
+    ("calls", "calls"),
     ("|P(A,B)-(1-P(B,A))|", "asymmetry"),
 )
 

@@ -5,6 +5,7 @@ Prints a table, and one JSON object as its last line.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import random
 import sys
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy_grm_client import AsyncClient, Ranking
-from proxy_grm_client.calls import RankOptions
+from proxy_grm_client.calls import Order, RankOptions
 
 from models.benchmarks.asking import ask_all, benchmark_parser, print_figures, print_table
 from models.toyworld.rankings import RankingCase, make_ranking_case
 
 ADAPTIVE: RankOptions = {}
 ALL_PAIRS: RankOptions = {"budget": 120, "confidence": 1.0}
+ORDERS: tuple[Order, ...] = ("given", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +107,44 @@ def _mean(values: Sequence[float]) -> float | None:
     return round(sum(values) / len(values), 4) if values else None
 
 
-async def measure(client: AsyncClient, number: int, seed: int, concurrency: int) -> dict[str, Any]:
-    """Both ways on the same cases; prints the table on the way."""
-    rng = random.Random(f"ranking/{seed}")
-    cases = [make_ranking_case(rng) for _ in range(number)]
-    adaptive = await rank_all(client, cases, "adaptive", ADAPTIVE, concurrency)
-    all_pairs = await rank_all(client, cases, "all pairs", ALL_PAIRS, concurrency)
-    found = summary(adaptive, all_pairs)
-    columns = ("tau", "comparisons", "tokens", "engine_s")
-    rows = [
-        [title, *(found[key][column] for column in columns)]
-        for title, key in (("adaptive", "adaptive"), ("all pairs", "all_pairs"))
-    ]
-    print_table(["", "Kendall tau", "comparisons", "tokens", "engine s"], rows)
+async def measure(client: AsyncClient, options: argparse.Namespace) -> dict[str, Any]:
+    """Both ways on the same cases, in each order asked for; prints the table on the way."""
+    rng = random.Random(f"ranking/{options.seed}")
+    cases = [make_ranking_case(rng) for _ in range(options.cases)]
+    found: dict[str, Any] = {}
+    for order in options.orders:
+        ranked: list[list[RankedCase]] = []
+        for title, how in (("adaptive", ADAPTIVE), ("all pairs", ALL_PAIRS)):
+            asked: RankOptions = {**how, "order": order}
+            ranked.append(
+                await rank_all(client, cases, f"{order}, {title}", asked, options.concurrency)
+            )
+        found[order] = summary(*ranked)
+    print_table([title for title, _ in _COLUMNS], _rows(found))
     return found
+
+
+_COLUMNS = (
+    ("order, pairs", ""),
+    ("Kendall tau", "tau"),
+    ("comparisons", "comparisons"),
+    ("tokens", "tokens"),
+    ("engine s", "engine_s"),
+    ("readable", "readable"),
+    ("cycles", "cycles"),
+)
+
+
+def _rows(found: dict[str, Any]) -> list[list[Any]]:
+    """Both ways in each order, and what the one spends of the other."""
+    rows: list[list[Any]] = []
+    for order, figures_of in found.items():
+        for way in ("adaptive", "all_pairs"):
+            title = f"{order}, {way.replace('_', ' ')}"
+            rows.append([title, *(figures_of[way][key] for _, key in _COLUMNS[1:])])
+        shares = [figures_of.get(f"{key}_share") for _, key in _COLUMNS[2:5]]
+        rows.append([f"{order}, lost; share", figures_of.get("tau_lost"), *shares, None, None])
+    return rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,11 +156,14 @@ def main(argv: list[str] | None = None) -> int:
         f"{prog} --cases 50 --seed 7; one ranking at a time leaves engine times undisturbed",
     )
     parser.set_defaults(cases=20, concurrency=1)
+    parser.add_argument(
+        "--orders", nargs="+", choices=ORDERS, default=[*ORDERS], help="of each comparison"
+    )
     options = parser.parse_args(argv)
 
     async def measured() -> dict[str, Any]:
-        async with AsyncClient(options.url, timeout_s=600) as client:
-            return await measure(client, options.cases, options.seed, options.concurrency)
+        async with AsyncClient(options.url, timeout_s=3600) as client:
+            return await measure(client, options)
 
     return print_figures(options.url, measured)
 

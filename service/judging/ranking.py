@@ -1,17 +1,16 @@
 """N responses in order, from as few comparisons as it takes.
 
-Few responses meet each other all. Of more, each round compares those pairs whose outcome would
-tell most about the order, every response at most once, all of a round at the same time; it ends
-when the order is known well enough or the budget is spent.
+Few responses meet each other all. Of more, each round compares those pairs whose outcomes would
+together tell most about the order, all of a round at the same time; it ends when the order is known
+well enough or the budget is spent.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +23,9 @@ from service.judging.strengths import Floats, Outcome, Strengths, fit
 
 ALL_PAIRS_UP_TO = 6
 """Responses that still meet each other all when no budget is given."""
+
+_LOT = 1e-10
+"""Below what a pair's worth is rounded to."""
 
 Compare = Callable[[int, int], Coroutine[Any, Any, float | None]]
 """P(the first index's response is better than the second's); None for an abstention."""
@@ -157,7 +159,7 @@ async def _compare(
     """The comparisons of 0..number-1, round by round."""
     budget = default_budget(number) if options.budget is None else options.budget
     unmet = set(itertools.combinations(range(number), 2))
-    rng = random.Random(options.seed)
+    rng = np.random.default_rng(options.seed)
     met: list[Met] = []
     while True:
         strengths = fit(number, _outcomes(met))
@@ -168,7 +170,7 @@ async def _compare(
         if few and len(unmet) <= budget - len(met):
             chosen = sorted(unmet)
         else:
-            most = min(budget - len(met), _round_size(number, len(met)))
+            most = min(budget - len(met), _round_size(number))
             chosen = choose(strengths, unmet, most, rng)
         turns = _in_turns(chosen, met)
         found = await together(compare(*pair) for pair in turns)
@@ -177,30 +179,45 @@ async def _compare(
 
 
 def choose(
-    strengths: Strengths, unmet: Iterable[Pair], most: int, rng: random.Random
+    strengths: Strengths, unmet: Collection[Pair], most: int, rng: np.random.Generator
 ) -> list[Pair]:
-    """Pairs that tell most about the order, no response in two of them; ties fall by lot.
+    """Pairs that together tell most about the order; ties fall by lot.
 
     A pair tells the more, the likelier the order of the two is wrong as it stands, and the less
-    is known about how far they are apart.
+    is known about how far they are apart. Each is chosen as if those before it were known
+    already, so that a round does not ask the same thing in many ways.
     """
-    wrong_NN = _wrong(strengths)
-    _, variance_NN = strengths.differences_NN
-    tells_NN = wrong_NN * np.sqrt(variance_NN)
-    # Rounded, or the last bit of equal values would decide in place of the lot.
-    ordered = sorted(unmet, key=lambda pair: (-round(float(tells_NN[pair]), 9), rng.random()))
+    number = len(strengths.mean_N)
+    open_NN = np.zeros((number, number), dtype=bool)
+    for pair in unmet:
+        open_NN[pair] = True
+    lot_NN = _LOT * rng.random((number, number))
     chosen: list[Pair] = []
-    taken: set[int] = set()
-    for pair in ordered:
-        if len(chosen) < most and taken.isdisjoint(pair):
-            chosen.append(pair)
-            taken.update(pair)
+    for _ in range(min(most, len(unmet))):
+        # Rounded, or the last bit of equal values would decide in place of the lot.
+        tells_NN = np.where(open_NN, np.round(_tells(strengths), 9) + lot_NN, -1.0)
+        first, second = divmod(int(tells_NN.argmax()), number)
+        chosen.append((first, second))
+        open_NN[first, second] = False
+        strengths = strengths.once_compared(first, second)
     return chosen
 
 
-def _round_size(number: int, met: int) -> int:
-    """At first everybody meets somebody; smaller rounds know more when they choose."""
-    return number // 2 if met < number else max(1, number // 4)
+def _tells(strengths: Strengths) -> Floats:
+    """How much comparing i and j tells about the order, shape (N, N)."""
+    mean_NN, variance_NN = strengths.differences_NN
+    sd_NN = np.sqrt(np.maximum(variance_NN, 1e-12))
+    # A logistic in place of the Gaussian: only which pair tells most matters.
+    return sd_NN / (1 + np.exp(np.minimum(1.702 * np.abs(mean_NN) / sd_NN, 700.0)))
+
+
+def _round_size(number: int) -> int:
+    """Everybody meets two others, about.
+
+    Smaller rounds know more when they choose, but each costs the engine about as much as a large
+    one: it writes many judgements in little more time than one.
+    """
+    return number
 
 
 def _wrong(strengths: Strengths) -> Floats:

@@ -9,16 +9,20 @@ Source: Bradley and Terry, "Rank Analysis of Incomplete Block Designs" (1952).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.calibration import sigmoid
+
 Floats = NDArray[np.float64]
 
-PRIOR_SD = 3.0
-"""Of a strength, in nats: two responses drawn from it differ by 4.2, a probability of 0.985."""
+PRIOR_SD = 6.0
+"""Of a strength, in nats. Wide: a narrow one takes back what is concluded from who beat whom, where
+only a part of the pairs has met."""
 
 _STEPS = 50
 _SMALL = 1e-9
@@ -49,6 +53,16 @@ class Strengths:
         """The strengths at these places, any of them more than once; centred again."""
         mean_M: Floats = self.mean_N[places_M]
         return Strengths(mean_M - mean_M.mean(), self.covariance_NN[np.ix_(places_M, places_M)])
+
+    def once_compared(self, first: int, second: int) -> Strengths:
+        """How sure they would be after one more comparison; its outcome is as yet unknown."""
+        mean = float(self.mean_N[first] - self.mean_N[second])
+        change_N = self.covariance_NN[:, first] - self.covariance_NN[:, second]
+        variance = max(float(change_N[first] - change_N[second]), 0.0)
+        likely = sigmoid(mean / math.sqrt(1 + math.pi / 8 * variance))
+        weight = likely * (1 - likely)
+        told_NN = weight / (1 + weight * variance) * np.outer(change_N, change_N)
+        return Strengths(self.mean_N, self.covariance_NN - told_NN)
 
     @property
     def interval_N2(self) -> Floats:

@@ -12,6 +12,7 @@ from models.benchmarks.judging import (
     Answer,
     AskedTwice,
     Mode,
+    against,
     ask_twice,
     compare,
     figures,
@@ -195,6 +196,16 @@ async def test_each_mode_asks_for_what_its_name_says():
         {"depth": "verdict"},
         {"evaluators": ["proxy"]},
     ]
+
+
+def test_what_a_cheaper_mode_loses_and_saves():
+    rows = {
+        "adaptive": {"accuracy": 0.915, "tokens": 300.0},
+        "both + votes 4": {"accuracy": 0.92, "tokens": 1200.0},
+    }
+    saved = against(rows, "adaptive", "both + votes 4")
+    assert saved == {"points_lost": pytest.approx(0.5), "tokens_share": 0.25}
+    assert against(rows, "adaptive", "given") is None
 
 
 async def test_a_mode_that_the_service_has_not_is_left_out_with_the_reason():

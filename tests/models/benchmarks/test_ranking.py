@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import random
@@ -100,13 +101,23 @@ async def test_rankings_that_are_abstentions_have_no_order_but_a_cost():
     json.dumps(found)
 
 
-async def test_the_table_has_a_row_each(capsys):
-    async with client_of(Service()) as client:
-        found = await measure(client, number=3, seed=5, concurrency=2)
-    assert found["adaptive"]["n"] == 3
-    _, _, some, every = capsys.readouterr().out.strip().splitlines()
-    assert [cell.strip() for cell in some.split("|")][1:4] == ["adaptive", "0.9792", "48.0"]
-    assert [cell.strip() for cell in every.split("|")][1:4] == ["all pairs", "1.0", "120.0"]
+async def test_the_table_has_both_ways_in_each_order_and_what_is_lost(capsys):
+    service = Service()
+    options = argparse.Namespace(cases=3, seed=5, concurrency=2, orders=["given", "both"])
+    async with client_of(service) as client:
+        found = await measure(client, options)
+    assert found["both"]["adaptive"]["n"] == 3
+    assert [body["order"] for body in service.asked] == ["given"] * 6 + ["both"] * 6
+    _, _, *rows = capsys.readouterr().out.strip().splitlines()
+    cells = [[cell.strip() for cell in row.split("|")][1:6] for row in rows]
+    assert [row[0] for row in cells[3:]] == [
+        "both, adaptive",
+        "both, all pairs",
+        "both, lost; share",
+    ]
+    assert cells[0] == ["given, adaptive", "0.9792", "48.0", "480.0", "0.48"]
+    assert cells[1] == ["given, all pairs", "1.0", "120.0", "1200.0", "1.2"]
+    assert cells[2] == ["given, lost; share", "0.0208", "0.4", "0.4", "0.4"]
 
 
 def test_without_a_service_it_says_so_at_once(capsys):

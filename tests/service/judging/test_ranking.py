@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
+from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,22 +71,35 @@ async def test_many_are_ranked_by_a_part_of_their_pairs(number):
     referee = Referee()
     found = await rank(texts(number), referee)
     assert len(found.met) <= default_budget(number) < pairs(number)
-    assert agreement(found.order, number) > 0.9
+    assert agreement(found.order, number) > 0.85
     assert len({frozenset(pair) for pair in referee.asked}) == len(referee.asked)
 
 
-async def test_a_sixteenth_of_the_pairs_turned_costs_adaptive_choice_little():
+class Graded(Referee):
+    """Surer of the lower number the further apart the two are, and wrong about some."""
+
+    def __init__(self, seed):
+        super().__init__()
+        rng = random.Random(seed)
+        self.upset = {p: rng.gauss(0, 1) for p in itertools.combinations(range(16), 2)}
+
+    async def __call__(self, first, second):
+        await super().__call__(first, second)
+        pair = (min(first, second), max(first, second))
+        lower = 1 / (1 + math.exp(-0.5 * (pair[1] - pair[0]) - self.upset[pair]))
+        return lower if first < second else 1 - lower
+
+
+async def test_two_fifths_of_the_pairs_cost_little_of_the_order():
     """Against the round robin of the same referee, over several of them."""
     lost = 0.0
-    for seed in range(8):
-        rng = random.Random(seed)
-        upsets = [p for p in itertools.combinations(range(16), 2) if rng.random() < 1 / 16]
-        everyone = await rank(texts(16), Referee(upsets), RankingOptions(budget=120, confidence=2))
-        some = await rank(texts(16), Referee(upsets))
+    for seed in range(16):
+        everyone = await rank(texts(16), Graded(seed), RankingOptions(budget=120, confidence=1))
+        some = await rank(texts(16), Graded(seed), RankingOptions(seed=seed))
         assert len(everyone.met) == 120
         assert len(some.met) <= 48
         lost += agreement(everyone.order, 16) - agreement(some.order, 16)
-    assert lost / 8 < 0.05
+    assert 0 < lost / 16 < 0.04
 
 
 async def test_whoever_wants_all_pairs_has_them_compared_at_once():
@@ -210,11 +226,36 @@ async def test_one_response_alone_is_no_ranking(number):
 def test_a_doubtful_pair_is_chosen_before_one_that_is_settled():
     known = fit(4, [Outcome(0, 3, 1.0)] * 20 + [Outcome(1, 2, 0.5)])
     unmet = {(0, 3), (1, 2)}
-    assert choose(known, unmet, 1, random.Random(0)) == [(1, 2)]
+    assert choose(known, unmet, 1, np.random.default_rng(0)) == [(1, 2)]
 
 
-def test_nobody_is_in_two_pairs_of_a_round():
-    unmet = set(itertools.combinations(range(7), 2))
-    chosen = choose(fit(7, []), unmet, 10, random.Random(0))
-    assert len(chosen) == 3
-    assert len({index for pair in chosen for index in pair}) == 6
+def test_a_round_asks_about_everybody_about_as_often_and_no_pair_twice():
+    unmet = set(itertools.combinations(range(16), 2))
+    chosen = choose(fit(16, []), unmet, 24, np.random.default_rng(0))
+    assert len(set(chosen)) == 24
+    often = Counter(index for pair in chosen for index in pair)
+    assert {often[index] for index in range(16)} <= {2, 3, 4}
+
+
+def test_of_two_pairs_that_tell_the_same_a_round_asks_one_first():
+    """What 0-1 and 1-2 tell of 0-2 is known once they are met; 3 and 4 are not."""
+    unmet = {(0, 2), (3, 4)}
+    known = fit(5, [Outcome(0, 1, 0.5), Outcome(1, 2, 0.5)] * 20)
+    assert choose(known, unmet, 2, np.random.default_rng(0)) == [(3, 4), (0, 2)]
+
+
+def test_only_what_has_not_met_is_chosen():
+    unmet = {(0, 5), (2, 3)}
+    assert set(choose(fit(6, []), unmet, 10, np.random.default_rng(0))) == unmet
+
+
+async def test_sixteen_take_three_rounds_which_an_engine_answers_in_three_batches():
+    referee = Referee()
+    found = await rank(texts(16), referee, RankingOptions(confidence=1.0))
+    assert (len(found.met), referee.most_at_once) == (48, 16)
+
+
+async def test_between_rounds_it_looks_whether_the_order_is_known():
+    referee = Referee()
+    found = await rank(texts(16), referee, RankingOptions(confidence=0.6))
+    assert (len(found.met), found.stopped) == (16, "confident")

@@ -49,7 +49,7 @@ def test_a_probability_is_a_share_of_a_win():
 def test_what_has_never_lost_stays_finite():
     found = fit(2, [Outcome(0, 1, 1.0)] * 1000)
     assert np.isfinite(found.mean_N).all()
-    assert 0.99 < found.better_NN[0, 1] < 1
+    assert 0.98 < found.better_NN[0, 1] < 1
 
 
 def test_a_comparison_tells_of_both_and_of_nobody_else():
@@ -58,6 +58,17 @@ def test_a_comparison_tells_of_both_and_of_nobody_else():
     _, unsure_after = after.differences_NN
     assert unsure_after[0, 1] < unsure_before[0, 1]
     assert after.covariance_NN[2, 2] == pytest.approx(before.covariance_NN[2, 2])
+
+
+def test_one_more_comparison_is_foreseen_but_for_its_outcome():
+    before = fit(3, [Outcome(0, 1, 0.5), Outcome(1, 2, 0.5)])
+    foreseen = before.once_compared(0, 2)
+    known = fit(3, [Outcome(0, 1, 0.5), Outcome(1, 2, 0.5), Outcome(0, 2, 0.5)])
+    assert foreseen.mean_N.tolist() == before.mean_N.tolist()
+    unsure = [strengths.differences_NN[1] for strengths in (before, foreseen, known)]
+    assert unsure[0][0, 2] > unsure[1][0, 2] > 0
+    assert unsure[1][0, 2] == pytest.approx(unsure[2][0, 2], rel=0.5)
+    assert (np.linalg.eigvalsh(foreseen.covariance_NN) > 0).all()
 
 
 @given(outcomes)
