@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -42,6 +43,8 @@ _log = structlog.get_logger(__name__)
 _PREFIX = "proxy_grm"
 _RUBRIC = TypeAdapter(Rubric)
 _TIMEOUT_S = 0.25
+_MOST_IN_VAIN = 3
+_AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 _MINE = "if redis.call('get', KEYS[1]) == ARGV[1] then "
 _RENEW = _MINE + "redis.call('expire', KEYS[1], ARGV[2]) end"
 _UNCLAIM = _MINE + "redis.call('del', KEYS[1]) end"
@@ -60,19 +63,43 @@ class RubricRecord:
     agreed: int
 
 
-class Store:
-    """The service's memory. All of it may be lost at any time."""
+class _Quiet(RedisError):
+    """Nobody is asking for a moment."""
 
-    def __init__(self, url: str, settings: CacheSettings, metrics: Metrics) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
+
+class Store:
+    """The service's memory. All of it may be lost at any time.
+
+    Args:
+        quiet_s: for how long nobody asks after Redis has kept some in a row waiting in vain.
+    """
+
+    def __init__(
+        self, url: str, settings: CacheSettings, metrics: Metrics, *, quiet_s: float = 1.0
+    ) -> None:
+        self._client = redis.asyncio.Redis.from_url(
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
         )
+        self._quiet_s = quiet_s
+        self._quiet_until = 0.0
+        self._in_vain = 0
         self._settings = settings
         self._metrics = metrics
 
     async def close(self) -> None:
         """Gives the connections back."""
-        await self._redis.aclose()
+        await self._client.aclose()
+
+    @property
+    def _redis(self) -> redis.asyncio.Redis:
+        """Redis, unless all who asked last have waited in vain.
+
+        A request asks several times, holding its place: to wait each time would halve what a
+        gateway can do while the network to Redis is cut.
+        """
+        if time.monotonic() < self._quiet_until:
+            raise _Quiet
+        return self._client
 
     async def judgement(self, key: str, *, counted: bool = True) -> dict[str, Any] | None:
         """A judgement kept under `key`; None when there is none or Redis does not answer.
@@ -120,7 +147,7 @@ class Store:
                 f"{_PREFIX}:counts:{key}"
             )  # bytes, as the client is set up
             kept: dict[bytes, bytes] = await asked
-            stop_if_cancelled()
+            self._answered()
             return {name.decode(): float(amount) for name, amount in kept.items()} or None
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._unavailable(error)
@@ -135,7 +162,7 @@ class Store:
                         pipeline.hincrbyfloat(f"{_PREFIX}:counts:{key}", name, amount)
                     pipeline.expire(f"{_PREFIX}:counts:{key}", self._settings.run_ttl_s)
                 await pipeline.execute()
-            stop_if_cancelled()
+            self._answered()
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
 
@@ -162,7 +189,7 @@ class Store:
                     pipe.expire(key, self._settings.rubric_ttl_s)
                 pipe.hmget(key, ["opinions", "agreed"])
                 *_, counted = await pipe.execute()
-            stop_if_cancelled()
+            self._answered()
             return RubricRecord(*(int(count or 0) for count in counted))
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._unavailable(error)
@@ -192,7 +219,7 @@ class Store:
         """Claims work for who holds the token; False: somebody has it; None: nobody knows."""
         try:
             claimed = await self._redis.set(f"{_PREFIX}:flight:{key}", token, nx=True, ex=lease_s)
-            stop_if_cancelled()
+            self._answered()
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
             return None
@@ -211,7 +238,7 @@ class Store:
             await self._redis.execute_command(
                 "EVAL", script, 1, f"{_PREFIX}:flight:{key}", token, lease_s
             )
-            stop_if_cancelled()
+            self._answered()
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
 
@@ -222,7 +249,7 @@ class Store:
                 both.incr(f"{_PREFIX}:{key}")
                 both.expire(f"{_PREFIX}:{key}", ttl_s)
                 counted, _ = await both.execute()
-            stop_if_cancelled()
+            self._answered()
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
             return None
@@ -231,7 +258,7 @@ class Store:
     async def _get(self, key: str) -> dict[str, Any] | None:
         try:
             kept = await self._redis.get(f"{_PREFIX}:{key}")
-            stop_if_cancelled()  # redis-py 8 finishes its command and forgets the cancellation
+            self._answered()
             return json.loads(kept) if kept is not None else None
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._unavailable(error)
@@ -242,12 +269,23 @@ class Store:
     ) -> None:
         try:
             await self._redis.set(f"{_PREFIX}:{key}", json.dumps(value), ex=ttl_s, nx=keep_older)
-            stop_if_cancelled()
+            self._answered()
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
 
+    def _answered(self) -> None:
+        """Notes that Redis does answer."""
+        self._in_vain = 0
+        stop_if_cancelled()  # redis-py 8 finishes its command and forgets the cancellation
+
     def _unavailable(self, error: Exception) -> None:
         self._metrics.cache.labels("unavailable").inc()
+        if isinstance(error, _Quiet):
+            return
+        if isinstance(error, _AWAY):
+            self._in_vain += 1
+            if self._in_vain >= _MOST_IN_VAIN:
+                self._quiet_until = time.monotonic() + self._quiet_s
         _log.warning("store unavailable", error=type(error).__name__)
 
 

@@ -73,19 +73,26 @@ class _Killer(threading.Thread):
         self.recovered_s: list[float] = []
 
     def run(self) -> None:
-        """Until it is stopped: a worker, the gateway, and by chance from then on."""
+        """Until it is stopped: a worker, the gateway, the engine, and by chance from then on."""
         dice = random.Random(_SEED)
         for turn in itertools.count():
             if self._stopping.wait(self._every_s) or (done := self._done()) == math.inf:
                 return
-            is_gateway = turn == 1 or (turn > 1 and dice.random() < 0.5)
-            victim = self._gateway if is_gateway else dice.choice(self._workers)
             began = time.monotonic()
-            victim.kill()
-            victim.start()
-            self.killed["gateway" if is_gateway else "worker"] += 1
+            if turn == 2 and (engine := self._gateway.engine()) is not None:
+                engine.kill()  # the gateway starts another
+                self.killed["engine"] += 1
+            elif turn == 1 or (turn > 1 and dice.random() < 0.5):
+                self._again("gateway", self._gateway)
+            else:
+                self._again("worker", dice.choice(self._workers))
             eventually("the job goes on", lambda done=done: self._done() > done)
             self.recovered_s.append(time.monotonic() - began)
+
+    def _again(self, name: str, process: Process) -> None:
+        process.kill()
+        process.start()
+        self.killed[name] += 1
 
     def _done(self) -> float:
         """Lines that have results; endless once all have, less than any while nobody knows."""

@@ -139,6 +139,11 @@ class Gateway(Process):
         found = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
         return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
+    def engine(self) -> psutil.Process | None:
+        """Its engine's process; None where it has none."""
+        titles = ((process, " ".join(_command(process))) for process in self.family())
+        return next((process for process, title in titles if "EngineCore" in title), None)
+
     def redis(self) -> psutil.Process:
         """Its embedded Redis."""
         children = psutil.Process(self.pid).children()
@@ -245,6 +250,13 @@ def _name(process: psutil.Process) -> str:
         return process.name()
     except psutil.NoSuchProcess:
         return ""
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _rss(process: psutil.Process) -> int:

@@ -16,6 +16,7 @@ _RATE = 20.0
 _BODY_S = 3.0
 _BETWEEN_S = 0.2
 _GIVEN_UP_S = 60.0
+_ANSWER_BYTES = 65_536
 _HEAD = b"POST /score HTTP/1.1\r\nhost: drill\r\ncontent-length: 100000\r\n"
 
 
@@ -61,7 +62,8 @@ async def _trickled(url: str, *, in_head: bool) -> tuple[Outcome, str]:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
     except OSError as error:
         return "failed", type(error).__name__
-    reading = asyncio.create_task(reader.read())
+    # The first piece that comes: who goes on sending after the answer may be reset before its end.
+    reading = asyncio.create_task(reader.read(_ANSWER_BYTES))
     try:
         async with asyncio.timeout(_GIVEN_UP_S):
             writer.write(_HEAD + (b"x-slow: " if in_head else b"\r\n"))

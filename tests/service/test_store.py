@@ -36,7 +36,7 @@ def metrics() -> Metrics:
 @pytest.fixture
 async def store(redis_url: str, metrics: Metrics) -> AsyncIterator[Store]:
     settings = CacheSettings(judgement_ttl_s=100, rubric_ttl_s=200, run_ttl_s=300)
-    opened = Store(redis_url, settings, metrics)
+    opened = Store(redis_url, settings, metrics, quiet_s=0)
     yield opened
     await opened.close()
 
@@ -126,7 +126,7 @@ async def test_a_redis_that_answers_nothing_is_waited_for_shortly(
     lone_redis: tuple[str, int], metrics: Metrics
 ):
     url, process = lone_redis
-    store = Store(url, CacheSettings(), metrics)
+    store = Store(url, CacheSettings(), metrics, quiet_s=0)
     await store.keep_judgement("f:abc", {"preferred": 1})
     os.kill(process, signal.SIGSTOP)
     try:
@@ -137,6 +137,27 @@ async def test_a_redis_that_answers_nothing_is_waited_for_shortly(
     finally:
         os.kill(process, signal.SIGCONT)
     assert await store.judgement("f:abc") == {"preferred": 1}
+    await store.close()
+
+
+async def test_a_redis_that_three_have_waited_for_in_vain_is_not_asked_for_a_while(
+    lone_redis: tuple[str, int], metrics: Metrics
+):
+    url, process = lone_redis
+    store = Store(url, CacheSettings(), metrics, quiet_s=3600)
+    await store.keep_judgement("f:abc", {"preferred": 1})
+    os.kill(process, signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            assert await store.judgement("f:abc") is None
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert await store.judgement("f:abc") is None
+    assert await store.claim("f:abc", "token", 5) is None
+    assert await store.count("quota:a", 5) is None
+    assert (await store.record(RUBRIC.id)).opinions == 0
+    await store.keep_judgement("f:abc", {"preferred": 2})
+    assert cached(metrics, "unavailable") == 8
     await store.close()
 
 
