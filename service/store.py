@@ -28,6 +28,7 @@ from typing import Any
 import redis.asyncio
 import structlog
 from pydantic import TypeAdapter, ValidationError
+from redis import exceptions
 from redis.exceptions import RedisError
 
 from models.comparison import Comparison
@@ -44,7 +45,7 @@ _PREFIX = "proxy_grm"
 _RUBRIC = TypeAdapter(Rubric)
 _TIMEOUT_S = 0.25
 _MOST_IN_VAIN = 3
-_AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 _MINE = "if redis.call('get', KEYS[1]) == ARGV[1] then "
 _RENEW = _MINE + "redis.call('expire', KEYS[1], ARGV[2]) end"
 _UNCLAIM = _MINE + "redis.call('del', KEYS[1]) end"
