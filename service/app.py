@@ -34,7 +34,7 @@ from service.flights import Flights
 from service.honesty import Honesty
 from service.image_fetching import ImageFetcher
 from service.images import Images
-from service.jobs import JobStore
+from service.jobs import JobStore, JobWatch
 from service.jobs.connection import Connection
 from service.judging import Judge
 from service.keys import Keyring
@@ -180,6 +180,9 @@ async def _start(
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
     engines.observe(metrics)
+    watch = JobWatch(gateway.jobs, metrics)
+    watch.start()
+    stack.push_async_callback(watch.stop)
     stack.push_async_callback(gateway.honesty.close)
     if settings.metrics_port is not None:
         serving, _ = start_http_server(settings.metrics_port, settings.host, metrics.registry)

@@ -131,6 +131,16 @@ class Metrics:
             "Generations asked of another engine server after the first had lost them",
             registry=registry,
         )
+        self.jobs_unfinished = Gauge(
+            "proxy_grm_jobs_unfinished",
+            "Jobs that have not ended; every gateway tells the same, or NaN without Redis",
+            registry=registry,
+        )
+        self.job_lines_unfinished = Gauge(
+            "proxy_grm_job_lines_unfinished",
+            "Lines of these jobs that have no result yet",
+            registry=registry,
+        )
         self.admission = Counter(
             "proxy_grm_admission",
             "What became of those who asked for a place",

@@ -2,5 +2,6 @@
 
 from service.jobs.chunks import Line, chunked
 from service.jobs.job_store import JobState, JobStatus, JobStore, ResultOrder
+from service.jobs.watching import JobWatch
 
-__all__ = ["JobState", "JobStatus", "JobStore", "Line", "ResultOrder", "chunked"]
+__all__ = ["JobState", "JobStatus", "JobStore", "JobWatch", "Line", "ResultOrder", "chunked"]

@@ -171,6 +171,19 @@ class JobStore:
             await self.discard(JobKeys.of_member(member))
         return len(late)
 
+    async def unfinished(self) -> tuple[int, int]:
+        """How many jobs have not ended, and how many of their lines have no result; of all tenants.
+
+        A source counts as far as it has been read.
+        """
+        members = await self._ask(self._redis.smembers(ACTIVE))
+        pipeline = self._redis.pipeline(transaction=False)
+        for keys in map(JobKeys.of_member, members):
+            pipeline.hmget(keys.job, "total", "ok", "abstain", "error")
+        counts = await self._ask(pipeline.execute()) if members else []
+        numbers = [[int(number or 0) for number in found] for found in counts]
+        return len(members), sum(total - sum(done) for total, *done in numbers)
+
     async def _check_room(self) -> None:
         if await self._ask(self._redis.scard(ACTIVE)) >= self._settings.active:
             raise Overloaded("too many jobs have not ended; come back later", retry_after_s=60)
