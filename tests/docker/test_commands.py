@@ -15,6 +15,7 @@ import pytest
 
 from .conftest import ROOT, Stage, command_of
 
+OURS = ("gateway", "worker", "engine-cpu", "engine-gpu")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
@@ -36,7 +37,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("target", ["gateway", "all-in-one"])
+@pytest.mark.parametrize("target", ["gateway", "engine", "all-in-one"])
 def test_the_command_of_an_image_is_understood(stages: dict[str, Stage], target: str) -> None:
     done = helped(tuple(command_of(stages, target)))
     assert done.returncode == 0, done.stderr
@@ -50,7 +51,7 @@ def test_the_training_image_lists_its_recipes(stages: dict[str, Stage], tmp_path
 
 
 def test_commands_of_the_compose_file_are_understood(compose: dict[str, Any]) -> None:
-    commands = {tuple(compose["services"][name]["command"]) for name in ("gateway", "worker")}
+    commands = {tuple(compose["services"][name]["command"]) for name in OURS}
     for command in commands:
         done = helped(command)
         assert done.returncode == 0, done.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+from pathlib import Path
 from typing import Any
 
 import helm_python
@@ -14,6 +16,7 @@ from referencing import Registry, Resource
 
 from .conftest import CHART, EXAMPLES, NAMESPACE, Manifest, Rendered, render
 
+CRDS = Path(__file__).parent / "crds"
 OLDEST, NEWEST = "1.30.0", kubernetes.latest_version()
 
 
@@ -25,7 +28,11 @@ def definitions(folder: str) -> Registry[Any]:
 
 @functools.cache
 def strictly(version: str, kind: str, api_version: str) -> Any:
-    """A validator that refuses unknown fields, with the schemas that `kubernetes-validate` has."""
+    """A validator that refuses unknown fields: by the schemas that `kubernetes-validate` has, or
+    by those of custom resources beside this file."""
+    custom = CRDS / f"{kind.lower()}.json"
+    if custom.exists():
+        return jsonschema.Draft202012Validator(json.loads(custom.read_text()))
     folder = f"v{version}-local-strict"
     group, _, number = api_version.rpartition("/")
     name = "-".join(part for part in (kind.lower(), group.partition(".")[0], number) if part)

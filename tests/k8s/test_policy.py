@@ -12,7 +12,7 @@ def test_no_pod_runs_as_root_or_can_become_it(rendered: Rendered) -> None:
         security = pod.spec["securityContext"]
         assert security["runAsNonRoot"] is True
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert security.get("runAsUser") == rendered.values["podSecurity"]["runAsUser"] != 0
+        assert security.get("runAsUser") == rendered.values["podSecurity"].get("runAsUser") != 0
         for container in pod.containers:
             own = container["securityContext"]
             assert own["allowPrivilegeEscalation"] is False
@@ -84,6 +84,8 @@ def test_everything_that_pods_name_exists(rendered: Rendered) -> None:
     promised |= {values["redis"]["external"]["caSecret"]} - {""}
     claims = rendered.names("PersistentVolumeClaim")
     claims |= {values["release"]["volume"]["existingClaim"]} - {""}
+    jobs = values["training"]
+    claims |= {job.get("claim", jobs["defaults"]["claim"]) for job in jobs["jobs"]}
     for pod in rendered.pods:
         assert secrets(pod) <= promised
         for volume in pod.spec.get("volumes", []):
@@ -109,6 +111,9 @@ def test_keys_come_from_the_secret_alone(rendered: Rendered) -> None:
     """No manifest holds one: what it says is where to look."""
     keys = rendered.values["secrets"]
     known = {keys[name] for name in keys if name != "name"}
+    known.add(rendered.values["release"]["download"]["tokenKey"])
+    for own in (rendered.values["gateway"]["env"], rendered.values["worker"]["env"]):
+        known |= {variable["valueFrom"]["secretKeyRef"]["key"] for variable in own}
     for pod in rendered.pods:
         for container in pod.containers:
             for variable in container.get("env", []):
@@ -116,8 +121,7 @@ def test_keys_come_from_the_secret_alone(rendered: Rendered) -> None:
                 if name.endswith(("_API_KEY", "PASSWORD", "HF_TOKEN")):
                     assert source["secretKeyRef"]["name"] == keys["name"]
                 if source and source["secretKeyRef"]["name"] == keys["name"]:
-                    found = source["secretKeyRef"]["key"]
-                    assert found in known | {rendered.values["release"]["download"]["tokenKey"]}
+                    assert source["secretKeyRef"]["key"] in known
 
 
 def test_a_pod_has_time_to_finish_its_work(rendered: Rendered) -> None:

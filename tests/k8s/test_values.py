@@ -31,6 +31,15 @@ from .conftest import render
         ({"release": {"download": {"repository": "a/b"}}}, "release.volume.enabled"),
         ({"redis": {"bundled": {"maxMemory": "lots"}}}, "maxMemory"),
         ({"redis": {"external": {"cidrs": ["10.0.0.1"]}}}, "cidrs"),
+        ({"redis": {"bundled": {"enabled": False}}}, "redis.external.cidrs"),
+        ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
+        ({"gateway": {"ingress": {"enabled": True, "host": "a.example"}}}, "tlsSecret"),
+        ({"autoscaling": {"kind": "vpa"}}, "kind"),
+        ({"autoscaling": {"kind": "hpa", "worker": {"minReplicas": 99}}}, "autoscaling.worker"),
+        ({"networkPolicy": {"monitoring": []}}, "monitoring"),
+        ({"training": {"jobs": [{"name": "sft"}]}}, "recipe"),
+        ({"training": {"jobs": [{"name": "sft", "recipe": "paper-sft-judge"}]}}, "claim"),
+        ({"training": {"jobs": [{"name": "S", "recipe": "r", "claim": "c"}]}}, "name"),
     ],
 )
 def test_nonsense_is_refused_by_name(values: dict[str, Any], said: str) -> None:
@@ -48,7 +57,8 @@ def test_engines_of_others_take_the_place_of_ours() -> None:
 
 
 def test_an_external_redis_leaves_the_bundled_one_out() -> None:
-    rendered = render({"redis": {"bundled": {"enabled": False}}})
+    external = {"cidrs": ["10.0.0.0/8"]}
+    rendered = render({"redis": {"bundled": {"enabled": False}, "external": external}})
     assert "grm-redis" not in rendered.names("StatefulSet", "Service")
 
 

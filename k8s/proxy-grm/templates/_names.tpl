@@ -47,7 +47,8 @@ app.kubernetes.io/component: {{ .component }}
 {{- join " " $roles -}}
 {{- end }}
 
-{{/* PROXY_GRM_ENGINE_URLS: every replica by its own name, so that a picture finds the engine that has seen it. */}}
+{{/* PROXY_GRM_ENGINE_URLS: every replica by its own name, so that a picture finds the engine that has seen it.
+     Those that a scaler may add are named too: a gateway looks at each until it is there. */}}
 {{- define "proxy-grm.engineUrls" -}}
 {{- $deployed := splitList " " (include "proxy-grm.deployedRoles" .) -}}
 {{- $service := printf "%s-engine" (include "proxy-grm.fullname" .) -}}
@@ -56,11 +57,43 @@ app.kubernetes.io/component: {{ .component }}
 {{- $urls := index $.Values.engines.external $role -}}
 {{- if has $role $deployed -}}
 {{- $urls = list -}}
-{{- range $number := until (int (index $.Values.engines $role).replicas) -}}
+{{- $replicas := (index $.Values.engines $role).replicas -}}
+{{- if and (eq $role "judge") (ne $.Values.autoscaling.kind "none") -}}
+{{- $replicas = $.Values.autoscaling.engine.maxReplicas -}}
+{{- end -}}
+{{- range $number := until (int $replicas) -}}
 {{- $urls = append $urls (printf "http://%s-%s-%d.%s-%s.%s.svc:8000" $service $role $number $service $role $.Release.Namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- if $urls }}{{ $roles = append $roles (printf "%s=%s" $role (join "," $urls)) }}{{ end -}}
 {{- end -}}
 {{- join ";" $roles -}}
+{{- end }}
+
+{{/* How many replicas an object says it wants; whatever scales it decides that otherwise. Takes (dict "root" $ "component" "gateway" "replicas" 2). */}}
+{{- define "proxy-grm.replicas" -}}
+{{- if or (eq .root.Values.autoscaling.kind "none") (eq .component "engine-proxy") }}
+replicas: {{ .replicas }}
+{{- end }}
+{{- end }}
+
+{{/* One series, however many gateways there are: an engine's own queue is empty while a gateway still prepares pictures. */}}
+{{- define "proxy-grm.loadQuery" -}}
+{{- $pods := printf "{namespace=\"%s\",pod=~\"%s-gateway-.+\"}" .Release.Namespace (include "proxy-grm.fullname" .) -}}
+sum(proxy_grm_inflight{{ $pods }} + proxy_grm_queued{{ $pods }})
+{{- end }}
+
+{{/* Every gateway tells the same of the jobs on their Redis. */}}
+{{- define "proxy-grm.linesQuery" -}}
+max(proxy_grm_job_lines_unfinished{namespace="{{ .Release.Namespace }}",pod=~"{{ include "proxy-grm.fullname" . }}-gateway-.+"})
+{{- end }}
+
+{{/* Takes the component's bounds. */}}
+{{- define "proxy-grm.scalingBehavior" -}}
+scaleUp:
+  stabilizationWindowSeconds: 0
+  policies: [{ type: Percent, value: 100, periodSeconds: 30 }]
+scaleDown:
+  stabilizationWindowSeconds: {{ .scaleDownSeconds }}
+  policies: [{ type: Pods, value: 1, periodSeconds: 60 }]
 {{- end }}

@@ -127,6 +127,21 @@ initContainers:
 {{- end }}
 {{- end }}
 
+{{/* Takes (dict "keys" topologyKeys "root" $ "component" "gateway"). */}}
+{{- define "proxy-grm.spread" -}}
+{{- if .keys }}
+topologySpreadConstraints:
+  {{- range .keys }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "proxy-grm.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Takes the component's values. */}}
 {{- define "proxy-grm.placement" -}}
 {{- with .nodeSelector }}
