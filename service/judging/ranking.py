@@ -212,12 +212,12 @@ def _tells(strengths: Strengths) -> Floats:
 
 
 def _round_size(number: int) -> int:
-    """Everybody meets two others, about.
+    """Everybody meets three others, about.
 
     Smaller rounds know more when they choose, but each costs the engine about as much as a large
     one: it writes many judgements in little more time than one.
     """
-    return number
+    return math.ceil(1.5 * number)
 
 
 def _wrong(strengths: Strengths) -> Floats:
