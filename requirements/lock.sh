@@ -24,6 +24,6 @@ constraints=(--constraint requirements/cpu.txt)
 pin train.txt train
 sed -i -E '/^(nvidia-|cuda-|triton==)/d' requirements/train.txt
 pin dev.txt dev
-pin gateway.txt sources hub build
+pin gateway.txt sources hub s3 build
 constraints=()
 pin cuda.txt cuda embedded sources demo build
