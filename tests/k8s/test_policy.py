@@ -63,6 +63,11 @@ def test_selectors_find_their_own_pods_and_no_others(rendered: Rendered) -> None
         assert len(chosen) == 1, service["metadata"]["name"]
 
 
+def test_a_new_version_of_the_chart_alone_restarts_nothing(rendered: Rendered) -> None:
+    for pod in rendered.pods:
+        assert not {"helm.sh/chart", "app.kubernetes.io/version"} & pod.labels.keys()
+
+
 def test_services_lead_to_ports_that_are_there(rendered: Rendered) -> None:
     for service in rendered.of("Service"):
         (pod,) = chosen_by(rendered, service["spec"]["selector"])

@@ -2,8 +2,9 @@
 
 {{/* Takes (dict "root" $ "component" "gateway"); with "settings" true, new settings make new pods. */}}
 {{- define "proxy-grm.podMetadata" -}}
+# Not the chart's version: a new chart alone makes no engine load again.
 labels:
-  {{- include "proxy-grm.labels" . | nindent 2 }}
+  {{- include "proxy-grm.selector" . | nindent 2 }}
   {{- with .root.Values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
