@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,21 @@ def test_the_gateway_listens_where_compose_and_prometheus_look(compose: dict[str
     prometheus = (DOCKER / "prometheus.yaml").read_text()
     assert f"port: {environment['PROXY_GRM_METRICS_PORT']}" in prometheus
     assert json.loads(compose["services"]["engine-cpu"]["environment"]["PROXY_GRM_PORT"]) == 8000
+
+
+def test_prometheus_takes_its_configuration(compose: dict[str, Any], tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (apt-get install prometheus)")
+    for volume in compose["services"]["prometheus"]["volumes"]:
+        source, _, inside = volume.partition(":")
+        if source.startswith("."):
+            shutil.copy(DOCKER / source, tmp_path / Path(inside.removesuffix(":ro")).name)
+    done = subprocess.run(
+        [promtool, "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 rule files found" in done.stdout
