@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import structlog
@@ -20,7 +20,7 @@ from service.api.authentication import Authentication
 from service.api.bodies import Bodies
 from service.api.dialects import install_dialects
 from service.api.errors import install_error_handlers
-from service.api.gateway import Gateway
+from service.api.gateway import Gateway, Serving
 from service.api.middleware import RequestContext
 from service.api.openapi import install_openapi
 from service.calls import Calls
@@ -42,6 +42,7 @@ from service.metrics import Metrics
 from service.process_pool import ProcessPool
 from service.quotas import Quotas
 from service.ranking import Rankings
+from service.rollout import Rollout
 from service.scoring import Scoring
 from service.settings import Settings
 from service.store import Store
@@ -78,6 +79,14 @@ def _running(engine: Engine) -> int:
     return engine.running
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A release and its engines."""
+
+    release: Release
+    engines: Engines
+
+
 def create_app(
     settings: Settings, *, engines: Engines | None = None, metrics: Metrics | None = None
 ) -> FastAPI:
@@ -99,13 +108,14 @@ def create_app(
         )
     keyring = None if settings.api_keys_file is None else Keyring(settings.api_keys_file)
     series = metrics or Metrics()
-    running = engines or build_engines(release, settings, series)
+    own = Served(release, engines or build_engines(release, settings, series))
+    served = (own, *_beside(release, settings, series))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             try:
-                app.state.gateway = await _start(settings, release, running, series, stack)
+                app.state.gateway = await _start(settings, served, series, stack)
             except (EmbeddedRedisFailed, EvaluatorInvalid) as error:
                 app.state.start_error = error
                 raise
@@ -127,6 +137,20 @@ def create_app(
     app.add_middleware(Authentication, keyring=keyring)
     app.add_middleware(RequestContext, metrics=series)
     return app
+
+
+def _beside(first: Release, settings: Settings, metrics: Metrics) -> tuple[Served, ...]:
+    """The release that is rolled out beside the first, where there is one."""
+    rollout = settings.rollout
+    if rollout.release is None:
+        return ()
+    release = load_release(rollout.release)
+    if release.fingerprint == first.fingerprint:
+        raise ReleaseInvalid("rollout.release is the release itself")
+    if release.config.images.most_pixels != first.config.images.most_pixels:
+        raise ReleaseInvalid("rollout.release: images.most_pixels is not that of the first release")
+    own = settings.model_copy(update={"engine_urls": rollout.engine_urls})
+    return (Served(release, build_engines(release, own, metrics)),)
 
 
 def build_engines(release: Release, settings: Settings, metrics: Metrics) -> Engines:
@@ -161,9 +185,10 @@ def _build_engine(release: Release, role: Role, settings: Settings, metrics: Met
 
 
 async def _start(
-    settings: Settings, release: Release, engines: Engines, metrics: Metrics, stack: AsyncExitStack
+    settings: Settings, served: Sequence[Served], metrics: Metrics, stack: AsyncExitStack
 ) -> Gateway:
     """Starts the parts; `stack` stops them in the opposite order."""
+    release = served[0].release
     url = await _redis_url(settings, stack)
     store = Store(url, settings.cache, metrics)
     stack.push_async_callback(store.close)
@@ -175,36 +200,68 @@ async def _start(
     images = Images(settings.limits, most_pixels, pool, fetcher, settings.cache)
     connection = Connection(url)
     stack.push_async_callback(connection.close)
-    gateway = compose(settings, release, engines, (images, store, connection), metrics)
-    stack.push_async_callback(gateway.roster.close)
-    stack.push_async_callback(engines.stop)
-    await engines.start(settings.preload)
-    engines.observe(metrics)
+    gateway = compose(settings, served, (images, store, connection), metrics)
+    for one, serving in zip(served, gateway.servings, strict=True):
+        stack.push_async_callback(serving.roster.close)
+        stack.push_async_callback(one.engines.stop)
+        await one.engines.start(settings.preload)
+        stack.push_async_callback(serving.honesty.close)
+    served[0].engines.observe(metrics)
     watch = JobWatch(gateway.jobs, metrics)
     watch.start()
     stack.push_async_callback(watch.stop)
-    stack.push_async_callback(gateway.honesty.close)
     if settings.metrics_port is not None:
         serving, _ = start_http_server(settings.metrics_port, settings.host, metrics.registry)
         stack.callback(serving.server_close)
         stack.callback(serving.shutdown)
-    _log.info("gateway started", release=release.config.name, fingerprint=release.fingerprint)
+    for one in served:
+        name, fingerprint = one.release.config.name, one.release.fingerprint
+        _log.info("gateway started", release=name, fingerprint=fingerprint)
     return gateway
 
 
 def compose(
     settings: Settings,
-    release: Release,
-    engines: Engines,
+    served: Sequence[Served],
     running: tuple[Images, Store, Connection],
     metrics: Metrics,
 ) -> Gateway:
     """A gateway of parts that run already."""
     images, store, connection = running
-    admission = Admission(settings.admission, metrics)
-    calls = Calls(release.config, images, store, admission, metrics, settings.limits)
+    shared = _Shared(images, store, Admission(settings.admission, metrics), Flights(store), metrics)
+    own, *others = (_serving(settings, one, shared) for one in served)
+    releases = tuple(one.release for one in served)
+    return Gateway(
+        **{field.name: getattr(own, field.name) for field in fields(own)},
+        settings=settings,
+        beside=others[0] if others else None,
+        rollout=Rollout(releases, settings.rollout.percent, store),
+        admission=shared.admission,
+        jobs=JobStore(connection, settings.jobs),
+        metrics=metrics,
+        bodies=Bodies(settings.admission),
+        pool=images.pool,
+        quotas=Quotas(store),
+        store=store,
+        flights=shared.flights,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all releases of a gateway have in common."""
+
+    images: Images
+    store: Store
+    admission: Admission
+    flights: Flights
+    metrics: Metrics
+
+
+def _serving(settings: Settings, served: Served, shared: _Shared) -> Serving:
+    release, engines, store, metrics = served.release, served.engines, shared.store, shared.metrics
+    calls = Calls(release.config, shared.images, store, shared.admission, metrics, settings.limits)
     judge = Judge(release.judge, engines.judge)
-    flights = Flights(store)
     around = Surroundings(release, judge, engines.proxy)
     roster = build_roster(settings.evaluators, around, metrics)
     stronger = settings.judging.escalation.evaluator
@@ -213,28 +270,24 @@ def compose(
     consulting = Consulting(roster, store, metrics, settings.judging)
     honesty = Honesty(judge, release.fingerprint, store, metrics, settings.honesty)
     scoring = Scoring(
-        release, judge, consulting, calls, store, flights, honesty, metrics, settings.judging
+        release,
+        judge,
+        consulting,
+        calls,
+        store,
+        shared.flights,
+        honesty,
+        metrics,
+        settings.judging,
     )
-    verifying = Verifying(roster, calls, metrics, settings.judging)
-    rankings = Rankings(calls, scoring, consulting)
-    jobs = JobStore(connection, settings.jobs)
-    return Gateway(
-        settings=settings,
+    return Serving(
         release=release,
         engine=engines.judge,
-        admission=admission,
         scoring=scoring,
-        verifying=verifying,
-        rankings=rankings,
+        verifying=Verifying(roster, calls, metrics, settings.judging),
+        rankings=Rankings(calls, scoring, consulting),
         roster=roster,
         honesty=honesty,
-        jobs=jobs,
-        metrics=metrics,
-        bodies=Bodies(settings.admission),
-        pool=images.pool,
-        quotas=Quotas(store),
-        store=store,
-        flights=flights,
     )
 
 

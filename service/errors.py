@@ -8,6 +8,7 @@
     ├── Unauthenticated     no key, or not one for this
     ├── RateLimited         the key has asked for as much as it may
     ├── NotFound            something that is named does not exist
+    ├── ReleaseChanged      the release that is to go on judging is not served any more
     ├── Overloaded          no room in the queue; come back later
     ├── Draining            this process is stopping
     ├── EngineUnavailable   the engine is starting, gone or failed on this request
@@ -70,6 +71,12 @@ class NotFound(ServiceError):
     """Something that is named does not exist."""
 
     code = "not_found"
+
+
+class ReleaseChanged(ServiceError):
+    """A run, or a fingerprint, is bound to a release that is not served here any more."""
+
+    code = "release_changed"
 
 
 class Unauthenticated(ServiceError):

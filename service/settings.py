@@ -289,6 +289,50 @@ class WorkerSettings(_Section):
     )
 
 
+EngineUrls = Annotated[dict[RoleName, tuple[str, ...]], NoDecode]
+"""Servers by role: ``judge=url,url;proxy=url`` in the environment, a table in the file."""
+
+
+def _urls_of_roles(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    roles = (part.partition("=") for part in value.split(";") if part.strip())
+    return {
+        role.strip(): [url.strip() for url in urls.split(",") if url.strip()]
+        for role, _, urls in roles
+    }
+
+
+def _check_urls(place: str, urls_of_roles: dict[RoleName, tuple[str, ...]]) -> None:
+    if not urls_of_roles.get("judge"):
+        raise ValueError(f"engine remote needs {place}: judge=http://host:port,…")
+    for url in (url for urls in urls_of_roles.values() for url in urls):
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{place}: {url!r} is no http:// or https:// URL")
+
+
+class RolloutSettings(_Section):
+    """A second release beside the first."""
+
+    release: str | None = Field(
+        default=None, description="shipped name, path or hub id; absent: there is none"
+    )
+    percent: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="of the runs and questions that name no release; 0: only who names it gets it",
+    )
+    engine_urls: EngineUrls = Field(
+        default={}, description="remote: its servers, all with this release's weights"
+    )
+
+    @field_validator("engine_urls", mode="before")
+    @classmethod
+    def _urls(cls, value: object) -> object:
+        return _urls_of_roles(value)
+
+
 class Settings(BaseSettings):
     """Everything that can be set, each with its unit and what follows from it."""
 
@@ -308,7 +352,7 @@ class Settings(BaseSettings):
             "no model, for tests"
         ),
     )
-    engine_urls: Annotated[dict[RoleName, tuple[str, ...]], NoDecode] = Field(
+    engine_urls: EngineUrls = Field(
         default={}, description="remote: the servers of each role, all with the release's weights"
     )
     engine_api_key: SecretStr | None = Field(
@@ -352,6 +396,7 @@ class Settings(BaseSettings):
     admission: AdmissionSettings = AdmissionSettings()
     limits: LimitSettings = LimitSettings()
     judging: JudgingSettings = JudgingSettings()
+    rollout: RolloutSettings = RolloutSettings()
     evaluators: dict[EvaluatorName, EvaluatorSettings] = Field(
         default={}, description="who can be asked besides `self` and the release's `proxy`"
     )
@@ -364,23 +409,18 @@ class Settings(BaseSettings):
 
     @field_validator("engine_urls", mode="before")
     @classmethod
-    def _urls_of_roles(cls, value: object) -> object:
-        """``judge=url,url;proxy=url`` in the environment, a table in the file."""
-        if not isinstance(value, str):
-            return value
-        roles = (part.partition("=") for part in value.split(";") if part.strip())
-        return {
-            role.strip(): [url.strip() for url in urls.split(",") if url.strip()]
-            for role, _, urls in roles
-        }
+    def _urls(cls, value: object) -> object:
+        return _urls_of_roles(value)
 
     @model_validator(mode="after")
     def _remote_has_urls(self) -> Self:
-        if self.engine == "remote" and not self.engine_urls.get("judge"):
-            raise ValueError("engine remote needs engine_urls: judge=http://host:port,…")
-        for url in (url for urls in self.engine_urls.values() for url in urls):
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"engine_urls: {url!r} is no http:// or https:// URL")
+        beside = self.rollout.release is not None
+        if beside and self.engine == "vllm":
+            raise ValueError("rollout.release: two releases side by side need engine remote")
+        if self.engine == "remote":
+            _check_urls("engine_urls", self.engine_urls)
+            if beside:
+                _check_urls("rollout.engine_urls", self.rollout.engine_urls)
         return self
 
     @field_validator("job_sources", mode="before")

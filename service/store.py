@@ -6,6 +6,7 @@ here either answers quickly or counts as a miss.
     judgement:<tenant>:<release fingerprint>:<digest of the question put>   cache.judgement_ttl_s
     rubric:<tenant>:<id>                                     cache.rubric_ttl_s
     counts:<release fingerprint>[:<tenant>:<run id>]         cache.run_ttl_s after the last
+    run:<tenant>:<run id>                                    cache.run_ttl_s after the last
     record:<tenant>:<id of a rubric>                         cache.rubric_ttl_s after the last
     heard:<tenant>:<id of a rubric>:<digest of a comparison> cache.judgement_ttl_s after the last
     quota:<key's name>:<minute>                              two minutes
@@ -166,6 +167,29 @@ class Store:
             self._answered()
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
+
+    async def release_of_run(
+        self, run_id: str, fingerprint: str, *, moved: bool = False
+    ) -> str | None:
+        """The fingerprint of the release that a run began with; None: nobody knows.
+
+        Args:
+            run_id: one that has not begun begins now.
+            fingerprint: of the release that it begins with.
+            moved: it goes on with that one, whatever it began with.
+        """
+        key = f"{_PREFIX}:run:{current_tenant()}:{run_id}"
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.set(key, fingerprint, nx=not moved)
+                pipe.expire(key, self._settings.run_ttl_s)
+                pipe.get(key)
+                *_, kept = await pipe.execute()
+            self._answered()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._unavailable(error)
+            return None
+        return kept.decode() if kept is not None else None
 
     async def record(
         self, rubric_id: str, about: str = "", agreed: Mapping[str, bool] = MappingProxyType({})

@@ -104,6 +104,7 @@ class _Batch:
     def __init__(self, gateway: Gateway, upload: IO[bytes], request: Request) -> None:
         self._gateway = gateway
         self.upload = upload
+        self._request = request
         self._request_id = request.scope["state"]["request_id"]
         self._key = key_of(request)
         self._most_line_bytes = gateway.settings.limits.body_bytes
@@ -165,7 +166,8 @@ class _Batch:
                 raise PayloadTooLarge(f"the line has more than {self._most_line_bytes} bytes")
             asked = _after_interactive(await parsed(self._gateway.pool, ScoreRequest, line))
             await self._gateway.quotas.spend(self._key)
-            scored = await score_answer(self._gateway, asked)
+            serving = await self._gateway.chosen(self._request, asked.question, asked.run_id)
+            scored = await score_answer(serving, asked)
             answer, outcome = scored, scored.status
         except ServiceError as error:
             answer, outcome = self._error(number, _id_of(asked, line), error), error.code

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service.api.gateway import gateway_of
 from service.api.schemas import ConfiguredOut, ReleaseOut
+from service.engines import EngineState
 from service.errors import Draining, EngineUnavailable, NotFound
 
 router = APIRouter(tags=["operations"])
@@ -38,6 +39,19 @@ async def livez() -> Alive:
     return Alive()
 
 
+class ServedOut(ReleaseOut):
+    """A release that judges here."""
+
+    percent: float = Field(description="of the runs and questions that name no release")
+    engine: EngineState = Field(description="of the judge")
+
+
+class Releases(BaseModel):
+    """All of them; the first decides whether the gateway is ready."""
+
+    releases: tuple[ServedOut, ...]
+
+
 @router.get("/readyz")
 async def readyz(request: Request) -> Ready:
     """200 when a judgement would be made right now; 503 while starting, draining or down."""
@@ -47,6 +61,22 @@ async def readyz(request: Request) -> Ready:
     if gateway.engine.state != "ready":
         raise EngineUnavailable(f"the engine is {gateway.engine.state}")
     return Ready(release=ReleaseOut.of(gateway.release))
+
+
+@router.get("/releases")
+async def releases(request: Request) -> Releases:
+    """Which releases judge here; the header `X-Proxy-GRM-Release` names one of them."""
+    gateway = gateway_of(request)
+    return Releases(
+        releases=tuple(
+            ServedOut(
+                **ReleaseOut.of(one.release).model_dump(),
+                percent=gateway.rollout.percent(one.release),
+                engine=one.engine.state,
+            )
+            for one in gateway.servings
+        )
+    )
 
 
 @router.get("/evaluators")

@@ -7,7 +7,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Request, Response
 
 from service.api.answering import answered
-from service.api.gateway import Gateway, gateway_of
+from service.api.gateway import Serving, gateway_of
 from service.api.intake import received
 from service.api.openapi import takes
 from service.api.schemas import (
@@ -33,7 +33,8 @@ async def score(request: Request) -> Response:
     """
     gateway = gateway_of(request)
     asked = await received(request, ScoreRequest)
-    return await answered(request, lambda: score_answer(gateway, asked))
+    serving = await gateway.chosen(request, asked.question, asked.run_id)
+    return await answered(request, lambda: score_answer(serving, asked))
 
 
 @router.post("/rubric", response_model=RubricAnswer, openapi_extra=takes(RubricRequest))
@@ -42,10 +43,12 @@ async def rubric(request: Request) -> Response:
     gateway = gateway_of(request)
     asked = await received(request, RubricRequest)
 
+    serving = await gateway.chosen(request, asked.question)
+
     async def work() -> RubricAnswer:
-        done = await gateway.scoring.write_rubric(asked.call(), asked.label)
+        done = await serving.scoring.write_rubric(asked.call(), asked.label)
         name = asked.id or f"rubric_{uuid4().hex}"
-        return RubricAnswer.of(done, name, gateway.release, asked.label)
+        return RubricAnswer.of(done, name, serving.release, asked.label)
 
     return await answered(request, work)
 
@@ -59,9 +62,11 @@ async def verify(request: Request) -> Response:
     gateway = gateway_of(request)
     asked = await received(request, VerifyRequest)
 
+    serving = await gateway.chosen(request, asked.question)
+
     async def work() -> VerifyAnswer:
-        verified = await gateway.verifying.verify(asked.call(), asked.better, asked.evaluator)
-        return VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", gateway.release)
+        verified = await serving.verifying.verify(asked.call(), asked.better, asked.evaluator)
+        return VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", serving.release)
 
     return await answered(request, work)
 
@@ -76,14 +81,16 @@ async def rank(request: Request) -> Response:
     gateway = gateway_of(request)
     asked = await received(request, RankRequest)
 
+    serving = await gateway.chosen(request, asked.question, asked.run_id)
+
     async def work() -> RankAnswer:
-        ranked = await gateway.rankings.rank(asked.call(), asked.options())
-        return RankAnswer.of(ranked, asked.id or f"rank_{uuid4().hex}", gateway.release)
+        ranked = await serving.rankings.rank(asked.call(), asked.options())
+        return RankAnswer.of(ranked, asked.id or f"rank_{uuid4().hex}", serving.release)
 
     return await answered(request, work)
 
 
-async def score_answer(gateway: Gateway, asked: ScoreRequest) -> ScoreAnswer:
+async def score_answer(serving: Serving, asked: ScoreRequest) -> ScoreAnswer:
     """One comparison's answer, for a single request and for a line of a batch alike."""
-    scored = await gateway.scoring.score(asked.call())
-    return ScoreAnswer.of(scored, asked.id or f"score_{uuid4().hex}", gateway.release)
+    scored = await serving.scoring.score(asked.call())
+    return ScoreAnswer.of(scored, asked.id or f"score_{uuid4().hex}", serving.release)

@@ -17,6 +17,7 @@ from proxy_grm_client import (
     NotFound,
     Overloaded,
     ProxyGrmError,
+    ReleaseChanged,
     Rubric,
     ServiceUnreachable,
     UnexpectedAnswer,
@@ -484,3 +485,19 @@ class TestPauses:
     def test_there_is_none_that_would_end_too_late(self):
         assert self.pauses(0.2) == []
         assert self.pauses(20, "21") == []
+
+
+def test_a_client_may_name_the_release_and_let_runs_change_it(ask, judgement):
+    service = Service(judgement)
+    ask(service)
+    ask(service, client={"release": "grm-7b", "may_change": True})
+    names = ("x-proxy-grm-release", "x-proxy-grm-release-change")
+    sent = [tuple(request.headers.get(name) for name in names) for request in service.requests]
+    assert sent == [(None, None), ("grm-7b", "allow")]
+
+
+def test_a_run_whose_release_is_gone_is_not_tried_again(ask, problem):
+    service = Service(problem(409, "release_changed"))
+    with pytest.raises(ReleaseChanged):
+        ask(service)
+    assert len(service.requests) == 1

@@ -59,7 +59,7 @@ SPOKEN: dict[tuple[str, str], type[BaseModel] | None] = {
     ("/jobs/{job_id}", "delete"): JobStatus,
     ("/jobs/{job_id}/results", "get"): NDJSON,
 }
-FOR_OPERATORS = {"/evaluators", "/runs/{run_id}", "/livez", "/readyz", "/metrics"}
+FOR_OPERATORS = {"/evaluators", "/releases", "/runs/{run_id}", "/livez", "/readyz", "/metrics"}
 TAKEN: dict[str, set[str]] = {
     "/score": {"question", "responses", "images"} | ScoreOptions.__optional_keys__,
     "/score/batch": set(BatchLine.__annotations__),

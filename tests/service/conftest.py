@@ -30,7 +30,7 @@ from redis.retry import Retry
 from models.prompts import DEFAULT_DIR
 from models.release import SHIPPED_DIR, Release, load_release
 from service.api.gateway import Gateway
-from service.app import Engines, compose, create_app
+from service.app import Engines, Served, compose, create_app
 from service.embedded_redis import EmbeddedRedis
 from service.engines.on_demand import OnDemandEngine
 from service.engines.scripted import Script, ScriptedEngine
@@ -260,7 +260,7 @@ async def _composed(
     stack.push_async_callback(engines.stop)
     await engines.start(settings.preload)
     release = load_release(settings.release)
-    gateway = compose(settings, release, engines, (images, store, connection), metrics)
+    gateway = compose(settings, [Served(release, engines)], (images, store, connection), metrics)
     stack.push_async_callback(gateway.honesty.close)
     stack.push_async_callback(gateway.roster.close)
     return gateway

@@ -275,6 +275,27 @@ def test_a_remote_engine_without_a_judges_server_is_refused(
         Settings()
 
 
+def test_a_second_release_has_servers_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROXY_GRM_ENGINE", "remote")
+    monkeypatch.setenv("PROXY_GRM_ENGINE_URLS", "judge=http://a")
+    monkeypatch.setenv("PROXY_GRM_ROLLOUT__RELEASE", "/releases/next")
+    with pytest.raises(ValidationError, match=r"rollout\.engine_urls"):
+        Settings()
+    monkeypatch.setenv("PROXY_GRM_ROLLOUT__ENGINE_URLS", "judge=http://b,http://c")
+    monkeypatch.setenv("PROXY_GRM_ROLLOUT__PERCENT", "5")
+    rollout = Settings().rollout
+    assert (rollout.release, rollout.percent) == ("/releases/next", 5)
+    assert rollout.engine_urls == {"judge": ("http://b", "http://c")}
+
+
+def test_a_second_release_does_not_fit_beside_an_engine_in_process(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("PROXY_GRM_ROLLOUT__RELEASE", "/releases/next")
+    with pytest.raises(ValidationError, match="need engine remote"):
+        Settings()
+
+
 def test_places_that_jobs_may_be_read_from_are_prefixes_in_a_row(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PROXY_GRM_JOB_SOURCES", "file:///data/pairs, s3://bucket/pairs")
     assert Settings().job_sources == ("file:///data/pairs", "s3://bucket/pairs")

@@ -42,6 +42,9 @@ class Client:
         url: where the service listens; absent, ``PROXY_GRM_URL`` or ``http://127.0.0.1:8000``.
         api_key: where the service asks for one; absent, ``PROXY_GRM_API_KEY``.
         timeout_s: seconds for a whole call, retries included.
+        release: name or fingerprint of the release that is to judge; absent: the service chooses.
+        may_change: a run may go on with another release than it began with; else it ends with
+            `ReleaseChanged` when the service does not serve that one any more.
         transport: used instead of the network, in tests.
 
     Attributes:
@@ -62,9 +65,14 @@ class Client:
         *,
         api_key: str | None = None,
         timeout_s: float = 120.0,
+        release: str | None = None,
+        may_change: bool = False,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._http = httpx.Client(**connection(url, api_key), transport=transport)
+        self._http = httpx.Client(
+            **connection(url, api_key, release=release, may_change=may_change),
+            transport=transport,
+        )
         self._timeout_s = timeout_s
         self.jobs = Jobs(self._http, self._ask, timeout_s)
 

@@ -10,6 +10,7 @@
     ├── PayloadTooLarge      payload_too_large
     ├── Unauthenticated      unauthenticated
     ├── NotFound             not_found
+    ├── ReleaseChanged       release_changed
     ├── RateLimited          rate_limited, retried
     ├── Overloaded           overloaded, retried
     ├── Draining             draining, retried
@@ -99,6 +100,12 @@ class NotFound(ProxyGrmError):
     code = "not_found"
 
 
+class ReleaseChanged(ProxyGrmError):
+    """The release that began this run, or that was named, is not served there any more."""
+
+    code = "release_changed"
+
+
 class RateLimited(ProxyGrmError):
     """This key's quota is used up for the moment."""
 
@@ -155,6 +162,7 @@ BY_CODE: dict[str, type[ProxyGrmError]] = {
         PayloadTooLarge,
         Unauthenticated,
         NotFound,
+        ReleaseChanged,
         RateLimited,
         Overloaded,
         Draining,

@@ -161,17 +161,29 @@ def read_problem(document: Any) -> ProxyGrmError | None:
         return None
 
 
-def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
+def connection(
+    url: str | None,
+    api_key: str | None,
+    *,
+    release: str | None = None,
+    may_change: bool = False,
+) -> dict[str, Any]:
     """What an httpx client is made with: the address and the credentials.
 
     Args:
         url: absent, ``PROXY_GRM_URL`` or `DEFAULT_URL`.
         api_key: absent, ``PROXY_GRM_API_KEY`` or none.
+        release: name or fingerprint of the one that is to judge.
+        may_change: runs may go on with another release than they began with.
     """
     key = api_key or os.environ.get("PROXY_GRM_API_KEY")
     headers = {"user-agent": f"proxy-grm-client/{__version__}"}
     if key:
         headers["authorization"] = f"Bearer {key}"
+    if release is not None:
+        headers["x-proxy-grm-release"] = release
+    if may_change:
+        headers["x-proxy-grm-release-change"] = "allow"
     address = checked_url(url or os.environ.get("PROXY_GRM_URL") or DEFAULT_URL)
     return {"base_url": address, "headers": headers}
 

@@ -45,6 +45,7 @@ def test_the_statuses_are_the_ones_of_the_contract():
         "unauthenticated": 401,
         "rate_limited": 429,
         "not_found": 404,
+        "release_changed": 409,
         "overloaded": 429,
         "draining": 503,
         "engine_unavailable": 503,
@@ -58,7 +59,7 @@ def test_the_statuses_are_the_ones_of_the_contract():
 def test_the_client_tries_again_exactly_where_the_service_says_when(kind: type[ServiceError]):
     error = kind("detail")
     assert BY_CODE[kind.code].worth_retrying is (error.retry_after_s is not None)
-    assert status_of(error) in {401, 404, 413, 422, 429, 503, 504}
+    assert status_of(error) in {401, 404, 409, 413, 422, 429, 503, 504}
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
