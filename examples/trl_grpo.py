@@ -4,7 +4,7 @@ With `make serve` in another terminal (and `make train` once, for TRL):
 
     .venv/bin/python examples/trl_grpo.py --steps 20
 
-trains the 1.2-million-parameter model of the demonstration release for some minutes on a CPU.
+trains the 1.4-million-parameter model of the demonstration release for some minutes on a CPU.
 With a judge of your own and your data set (columns `prompt` and `images`), replace `model`,
 `train_dataset` and `allow_demo`.
 """

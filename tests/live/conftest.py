@@ -98,7 +98,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    running = start_gateway(tmp_path_factory.mktemp("live"))
+    running = start_gateway(tmp_path_factory.mktemp("live"), PROXY_GRM_DIALECTS="proxy_grm")
     try:
         running.wait_until_ready()
         yield running

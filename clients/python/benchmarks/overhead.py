@@ -2,12 +2,17 @@
 
 Side by side in one run, on a service that listens on this machine and answers at once; run from
 the repository root: ``.venv/bin/python clients/python/benchmarks/overhead.py``
+
+Costs are seconds of CPU, which a busy machine changes little; with `CONCURRENCY` calls in flight
+in one process, each waits for the CPU of all, so a call's latency rises by that many times the
+difference at most.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 from proxy_grm_client import AsyncClient
 
-CONCURRENCY, CALLS, ROUNDS, IMPORTS = 64, 1_280, 5, 9
+CONCURRENCY, CALLS, ROUNDS, IMPORTS = 64, 640, 3, 7
 ASKED = {"question": "How many?", "responses": ["One.", "Two."], "images": []}
 ANSWER = {
     "id": "score_1",
@@ -46,27 +51,36 @@ ANSWER = {
 }
 IMPORTED = (
     "import httpx, pydantic",
+    "import httpx; from pydantic import BaseModel",
     "import proxy_grm_client",
     "from proxy_grm_client import Client",
+    "from proxy_grm_client import Client, Judgement",
 )
 
 
 def main() -> None:
     """Prints both."""
-    for code, seconds in import_seconds().items():
-        sys.stdout.write(f"{seconds * 1000:7.1f} ms  {code}\n")
+    found = import_seconds()
+    for code, seconds in found.items():
+        ratio = seconds / found[IMPORTED[0]]
+        sys.stdout.write(f"{seconds * 1000:7.1f} ms CPU  {ratio:4.2f} x  {code}\n")
     with_server(lambda url: asyncio.run(compare_calls(url)))
 
 
 def import_seconds() -> dict[str, float]:
-    """The best of some starts of Python, each with one line."""
-    found = dict.fromkeys(IMPORTED, float("inf"))
+    """CPU of the best of some starts of Python, each with one line."""
+    found: dict[str, float] = dict.fromkeys(IMPORTED, float("inf"))
     for _ in range(IMPORTS):
         for code in IMPORTED:
-            began = time.perf_counter()
+            before = _children_s()
             subprocess.run([sys.executable, "-c", code], check=True)
-            found[code] = min(found[code], time.perf_counter() - began)
+            found[code] = min(found[code], _children_s() - before)
     return found
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def compare_calls(url: str) -> None:
@@ -85,24 +99,28 @@ async def compare_calls(url: str) -> None:
         await spent(by_httpx)  # connections
         await spent(by_client)  # and validators
         found = [(await spent(by_httpx), await spent(by_client)) for _ in range(ROUNDS)]
-    raw_s, client_s = (statistics.median(column) for column in zip(*found, strict=True))
-    sys.stdout.write(
-        f"{raw_s * 1000:7.3f} ms  a call, raw httpx, {CONCURRENCY} at a time\n"
-        f"{client_s * 1000:7.3f} ms  a call, the client ({(client_s - raw_s) * 1000:+.3f} ms)\n"
-    )
+    for name, unit in (("CPU", 0), ("wall", 1)):
+        raw_s, client_s = (
+            statistics.median(one[unit] for one in column) for column in zip(*found, strict=True)
+        )
+        sys.stdout.write(
+            f"{raw_s * 1000:7.3f} ms {name} a call, raw httpx, {CONCURRENCY} at a time\n"
+            f"{client_s * 1000:7.3f} ms {name} a call, the client "
+            f"({(client_s - raw_s) * 1000:+.3f} ms)\n"
+        )
 
 
-async def spent(call: Callable[[], Awaitable[None]]) -> float:
-    """Seconds a call: of all of them, `CONCURRENCY` at a time, over their number."""
+async def spent(call: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """CPU and wall seconds a call: of all of them, `CONCURRENCY` at a time, over their number."""
     left = iter(range(CALLS))
 
     async def worker() -> None:
         for _ in left:
             await call()
 
-    began = time.perf_counter()
+    cpu, wall = time.process_time(), time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
-    return (time.perf_counter() - began) / CALLS
+    return (time.process_time() - cpu) / CALLS, (time.perf_counter() - wall) / CALLS
 
 
 def with_server(work: Callable[[str], None]) -> None:
@@ -130,7 +148,7 @@ def serve() -> None:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...
 
     class Server(ThreadingHTTPServer):
         request_queue_size = 2 * CONCURRENCY  # or connections made at once wait for a second try
