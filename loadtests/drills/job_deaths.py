@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 from loadtests.drills.jobs import compared, finished, job_lines, results, sent_job, status
 from loadtests.drills.rows import DrillFailed, Row, Scale
@@ -29,12 +30,17 @@ def run(site: Site, scale: Scale) -> Row:
     _, url = site.redis()
     in_flight = scale.count(64, 4)  # a small job is not to be done before anybody dies
     settings = {"REDIS_URL": url, "JOBS__LEASE_S": "5", "WORKER__IN_FLIGHT": str(in_flight)}
+    engines: list[Process] = []
+    if scale.engine == "vllm":  # in a process of its own, so that a gateway is soon there again
+        engine, to_use_it = site.engine()
+        engines.append(engine)
+        settings |= to_use_it
     gateway = site.gateway(**settings, SCRIPTED__SECONDS="0.2")
     workers = [site.worker(gateway.url, **settings) for _ in range(_WORKERS)]
     lines = job_lines(count)
     calm = results(gateway, finished(gateway, sent_job(gateway, lines)))
     job = sent_job(gateway, lines)
-    killer = _Killer(gateway, workers, job, every_s)
+    killer = _Killer(_Victims(gateway, workers, engines), job, every_s)
     killer.start()
     finished(gateway, job)
     killer.stop()
@@ -54,6 +60,15 @@ def run(site: Site, scale: Scale) -> Row:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Victims:
+    """Who may be killed; the engine is once."""
+
+    gateway: Gateway
+    workers: list[Process]
+    engines: list[Process]
+
+
 class _Killer(threading.Thread):
     """Kills one of them every so often, once the job has gone on since, and starts it again.
 
@@ -62,10 +77,9 @@ class _Killer(threading.Thread):
         recovered_s: from each kill until a line more had its result.
     """
 
-    def __init__(self, gateway: Gateway, workers: list[Process], job: str, every_s: float) -> None:
+    def __init__(self, victims: _Victims, job: str, every_s: float) -> None:
         super().__init__(daemon=True)
-        self._gateway = gateway
-        self._workers = workers
+        self._victims = victims
         self._job = job
         self._every_s = every_s
         self._stopping = threading.Event()
@@ -79,13 +93,12 @@ class _Killer(threading.Thread):
             if self._stopping.wait(self._every_s) or (done := self._done()) == math.inf:
                 return
             began = time.monotonic()
-            if turn == 2 and (engine := self._gateway.engine()) is not None:
-                engine.kill()  # the gateway starts another
-                self.killed["engine"] += 1
+            if turn == 2 and self._victims.engines:
+                self._again("engine", self._victims.engines[0])
             elif turn == 1 or (turn > 1 and dice.random() < 0.5):
-                self._again("gateway", self._gateway)
+                self._again("gateway", self._victims.gateway)
             else:
-                self._again("worker", dice.choice(self._workers))
+                self._again("worker", dice.choice(self._victims.workers))
             eventually("the job goes on", lambda done=done: self._done() > done)
             self.recovered_s.append(time.monotonic() - began)
 
@@ -96,7 +109,7 @@ class _Killer(threading.Thread):
 
     def _done(self) -> float:
         """Lines that have results; endless once all have, less than any while nobody knows."""
-        found = status(self._gateway, self._job)
+        found = status(self._victims.gateway, self._job)
         if found is None:
             return -1.0
         counts = found["counts"]

@@ -139,11 +139,6 @@ class Gateway(Process):
         found = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
         return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
-    def engine(self) -> psutil.Process | None:
-        """Its engine's process; None where it has none."""
-        titles = ((process, " ".join(_command(process))) for process in self.family())
-        return next((process for process, title in titles if "EngineCore" in title), None)
-
     def redis(self) -> psutil.Process:
         """Its embedded Redis."""
         children = psutil.Process(self.pid).children()
@@ -170,6 +165,13 @@ class Site:
         self._start(made)
         made.wait_until_ready()
         return made
+
+    def engine(self) -> tuple[Process, dict[str, str]]:
+        """An engine in a process of its own, and a gateway's settings to use it."""
+        port = free_port()
+        made = Process(*self._parts(("engine", "--port", str(port)), {}))
+        self._start(made)
+        return made, {"ENGINE": "remote", "ENGINE_URLS": f"judge=http://127.0.0.1:{port}"}
 
     def worker(self, gateway_url: str, **settings: str) -> Process:
         """A worker that sends lines to a gateway."""
@@ -250,13 +252,6 @@ def _name(process: psutil.Process) -> str:
         return process.name()
     except psutil.NoSuchProcess:
         return ""
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _rss(process: psutil.Process) -> int:
