@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from urllib.parse import urlsplit
 
@@ -62,7 +63,7 @@ async def _trickled(url: str, *, in_head: bool) -> tuple[Outcome, str]:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
     except OSError as error:
         return "failed", type(error).__name__
-    # The first piece that comes: who goes on sending after the answer may be reset before its end.
+    # Nothing more is sent once the answer begins: the connection could be reset before its end.
     reading = asyncio.create_task(reader.read(_ANSWER_BYTES))
     try:
         async with asyncio.timeout(_GIVEN_UP_S):
@@ -70,7 +71,10 @@ async def _trickled(url: str, *, in_head: bool) -> tuple[Outcome, str]:
             while not reading.done():
                 writer.write(b"a")
                 await asyncio.wait([reading], timeout=_BETWEEN_S)
-            return _end(await reading, in_head)
+            said = await reading
+            with contextlib.suppress(OSError):
+                said += await reader.read()
+            return _end(said, in_head)
     except TimeoutError:
         return "failed", "still there"
     except OSError as error:
