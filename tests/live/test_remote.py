@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -307,3 +308,44 @@ async def test_a_caller_that_goes_leaves_nothing_running_there(
         while await asyncio.to_thread(running) > 0:
             await asyncio.sleep(0.1)
     assert remote.metric("proxy_grm_engine_retries_total") == 0
+
+
+async def test_engines_may_go_under_load_one_killed_and_one_stopped(
+    remote: LiveGateway, servers: list[EngineServer]
+):
+    killed, stopped = servers
+    bodies = [toy_body(seed, order="both", **UNHURRIED) for seed in range(200, 280)]
+    answers = await answered_while(remote, bodies, killed, signal.SIGKILL)
+    assert [answer.status_code for answer in answers] == [200] * 80
+    assert {answer.json()["status"] for answer in answers} <= {"ok", "abstain"}
+    assert await asyncio.to_thread(remote.metric, "proxy_grm_engine_retries_total") > 0
+    assert await asyncio.to_thread(remote.metric, "proxy_grm_engine_deaths_total") == 1
+    assert await readiness(remote) == 200
+
+    rubric = {"text": "1. Truth (100%): what the image shows."}  # so that one generation is all
+    bodies = [toy_body(seed, rubric=rubric, **UNHURRIED) for seed in range(300, 340)]
+    answers = await answered_while(remote, bodies, stopped, signal.SIGTERM)
+    outcomes = {(answer.status_code, answer.json().get("code")) for answer in answers}
+    assert (200, None) in outcomes  # what was in work when it was told to stop
+    assert outcomes <= {(200, None), (503, "engine_unavailable")}
+    assert await asyncio.to_thread(stopped.process.wait, PATIENCE_S) == 0
+    while await readiness(remote) == 200:
+        await asyncio.sleep(0.1)
+
+
+async def readiness(gateway: LiveGateway) -> int:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+        return (await client.get(f"{gateway.url}/readyz")).status_code
+
+
+async def answered_while(
+    remote: LiveGateway, bodies: list[dict[str, Any]], leaving: EngineServer, how: signal.Signals
+) -> list[httpx.Response]:
+    """Answers to calls made all at once; the engine gets a signal while it works on some."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=remote.url, timeout=PATIENCE_S, limits=limits) as client:
+        calls = [asyncio.create_task(client.post("/score", json=body)) for body in bodies]
+        while await asyncio.to_thread(leaving.metric, "vllm:num_requests_running") == 0:
+            assert not all(call.done() for call in calls)
+        leaving.process.send_signal(how)
+        return await asyncio.gather(*calls)
