@@ -29,6 +29,7 @@ _log = structlog.get_logger(__name__)
 _NOT_STARTED = 2
 _REFUSED = 3  # exit status when the engine can never serve this release
 _WATCH_EVERY_S = 0.25
+_KEEP_ALIVE_S = 75
 
 
 def run_gateway(settings: Settings) -> NoReturn:
@@ -86,6 +87,9 @@ class _DrainingServer(uvicorn.Server):
             http=bounded_heads(settings.limits.head_s),
             log_config=None,
             access_log=False,
+            # Longer than clients and proxies keep theirs: who closes first must not be this side,
+            # or a request that is just being sent on the connection is lost.
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=5,
         )
         super().__init__(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,14 @@ import httpx
 from proxy_grm_client import AsyncClient, ProxyGrmError
 from proxy_grm_client.calls import ScoreOptions
 
-from loadtests.arrivals import TYPED_REFUSALS, Answered, Arrivals, Outcome, sent
+from loadtests.arrivals import TYPED_REFUSALS, Answered, Arrivals, Outcome, outcome_of, paced
 from loadtests.bodies import RUBRIC, drawn, encoded
 from loadtests.drills.rows import DrillFailed
 
 JSON = {"content-type": "application/json"}
 _CALM_TIMEOUT_S = 120.0
 _AT_ONCE = 8
+_CLIENTS = 32  # the time that a client takes for a request grows with those it has in work
 _OPTIONS = ScoreOptions(depth="verdict", rubric=RUBRIC, cache="bypass")
 
 
@@ -89,8 +91,15 @@ def opened(url: str, timeout_s: float | None = 60.0) -> httpx.AsyncClient:
 
 async def asked(url: str, arrivals: Arrivals) -> list[Answered]:
     """What comes of requests that do not wait for each other."""
-    async with opened(url) as client:
-        return await sent(client, arrivals)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(opened(url)) for _ in range(_CLIENTS)]
+
+        async def one(number: int) -> tuple[Outcome, str]:
+            client = clients[number % len(clients)]
+            asking = client.post(arrivals.path, content=arrivals.body(number), headers=JSON)
+            return await outcome_of(asking, lambda answer: arrivals.right(number, answer))
+
+        return await paced(arrivals.rate, arrivals.seconds, one)
 
 
 async def judged(client: AsyncClient, cases: Known, number: int) -> tuple[Outcome, str]:
