@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.toyworld.phrasing import TOPICS
 from models.toyworld.scene import (
@@ -29,6 +29,8 @@ from models.toyworld.scene import (
 
 _PLACES = {True: ("above", "below"), False: ("to the left", "to the right")}
 """By whether the question is about rows."""
+
+_NOWHERE = "nowhere"
 
 Cell = tuple[int, int]
 Kind = tuple[str, str]
@@ -66,6 +68,7 @@ class Aspect:
         names: fills the holes of the family's phrasings.
         claims: what is true, and what a wrong response claims.
         objects: must be in the scene.
+        otherwise: what stands there instead where the wrong claim is true.
         look: reads the fact out of a scene; None where the scene does not settle it.
         alone: nothing but `objects` may be in the scene.
     """
@@ -74,6 +77,7 @@ class Aspect:
     names: dict[str, str]
     claims: tuple[str, str]
     objects: tuple[SceneObject, ...]
+    otherwise: tuple[SceneObject, ...]
     look: Callable[[Scene], Fact | None]
     alone: bool = False
 
@@ -127,6 +131,17 @@ class Planner:
                 self._free.remove((other.row, other.column))
         return scene
 
+    def other_scene(self, scene: Scene, aspect: Aspect, others: list[Aspect]) -> Scene | None:
+        """The same scene but that the wrong claim about `aspect` is true; None if they clash."""
+        # All of its kinds go: what is said to be nowhere may have stood in several places.
+        gone = {(o.shape, o.colour) for o in aspect.objects}
+        kept = [o for o in scene.objects if (o.shape, o.colour) not in gone]
+        taken = {(o.row, o.column) for o in aspect.otherwise}
+        found = arrange([o for o in kept if (o.row, o.column) not in taken] + [*aspect.otherwise])
+        fact = aspect.look(found)
+        settled = fact is not None and fact.answer == aspect.claims[1]
+        return found if settled and _shows(found, others) else None
+
     def _distractor(self) -> SceneObject:
         """Half of them share the shape or the colour of what is asked about."""
         cell = self._free[-1]
@@ -166,12 +181,13 @@ class Planner:
         one = self.rng.randint(1, 5)
         two = self.rng.choice([n for n in range(1, 6) if n != one and abs(n - one) <= 2])
         claims = self._flip((str(one), str(two)))
-        name = _name(kind)
+        objects = tuple(self._place(kind) for _ in range(max(one, two)))
         return Aspect(
             "count",
-            {"kind": name},
+            {"kind": _name(kind)},
             claims,
-            tuple(self._place(kind) for _ in range(int(claims[0]))),
+            objects[: int(claims[0])],
+            objects[: int(claims[1])],
             lambda scene: count_fact(scene, shape, colour),
         )
 
@@ -182,11 +198,13 @@ class Planner:
         if not self.held_out:
             others = [c for c in others if (shape, c) not in HELD_OUT]
         claims = self._flip((colour, self.rng.choice(others)))
+        o = self._place((shape, claims[0]))
         return Aspect(
             "colour",
             {"shape": shape},
             claims,
-            (self._place((shape, claims[0])),),
+            (o,),
+            (replace(o, colour=claims[1]),),
             lambda scene: colour_fact(scene, shape),
         )
 
@@ -194,12 +212,12 @@ class Planner:
         """Whether there is one of a kind."""
         shape, colour = kind = self._kind()
         claims = self._flip(("yes", "no"))
-        objects = (self._place(kind),) if claims[0] == "yes" else ()
+        there, nothing = (self._place(kind),), ()
         return Aspect(
             "existence",
             {"kind": _name(kind)},
             claims,
-            objects,
+            *((there, nothing) if claims[0] == "yes" else (nothing, there)),
             lambda scene: existence_fact(scene, shape, colour),
         )
 
@@ -221,7 +239,12 @@ class Planner:
                 "after": places[1] if vertical else f"{places[1]} of",
             },
             claims,
-            tuple(self._place(k, cell=c) for k, c in zip((one, two), cells, strict=True)),
+            objects := tuple(
+                self._place(k, cell=c) for k, c in zip((one, two), cells, strict=True)
+            ),
+            tuple(
+                replace(o, row=c[0], column=c[1]) for o, c in zip(objects, cells[::-1], strict=True)
+            ),
             lambda scene: relation_fact(scene, one, two, vertical=vertical),
         )
 
@@ -234,7 +257,10 @@ class Planner:
             "size",
             {"one": _name(one), "two": _name(two)},
             claims,
-            tuple(self._place(k, size=s) for k, s in zip((one, two), sizes, strict=True)),
+            objects := tuple(
+                self._place(k, size=s) for k, s in zip((one, two), sizes, strict=True)
+            ),
+            tuple(replace(o, size=s) for o, s in zip(objects, sizes[::-1], strict=True)),
             lambda scene: size_fact(scene, one, two),
         )
 
@@ -245,11 +271,13 @@ class Planner:
         if not self.held_out:
             others = [d for d in others if (d, colour) not in HELD_OUT]
         claims = self._flip((value, self.rng.choice(others)))
+        o = self._place((claims[0], colour))
         return Aspect(
             "digit",
             {"colour": colour},
             claims,
-            (self._place((claims[0], colour)),),
+            (o,),
+            (replace(o, shape=claims[1]),),
             lambda scene: digit_fact(scene, colour),
         )
 
@@ -268,6 +296,7 @@ class Planner:
             {},
             (list_objects(true), list_objects(false)),
             true.objects,
+            false.objects,
             description_fact,
             alone=True,
         )
@@ -318,9 +347,11 @@ def finding(family: str, claim: str, truth: str) -> str:
 
 
 def count_fact(scene: Scene, shape: str, colour: str) -> Fact:
-    """``red circles: 2``."""
-    number = str(scene.count(shape, colour))
-    return Fact((f"{colour} {shape}s:", f" {number}"), number, DIGITS[1:6], "count")
+    """``red circles: top A, lower C: 2``: whoever names the places only has to count them."""
+    found = scene.find(shape, colour)
+    number = str(len(found))
+    listed = f" {', '.join(o.place for o in found) or _NOWHERE}: {number}"
+    return Fact((f"{colour} {shape}s:", listed), number, DIGITS[1:6], "count")
 
 
 def colour_fact(scene: Scene, shape: str) -> Fact | None:
@@ -334,9 +365,11 @@ def colour_fact(scene: Scene, shape: str) -> Fact | None:
 
 
 def existence_fact(scene: Scene, shape: str, colour: str) -> Fact:
-    """``a red circle: yes``."""
-    answer = "yes" if scene.find(shape, colour) else "no"
-    return Fact((f"a {colour} {shape}:", f" {answer}"), answer, ("yes", "no"), "existence")
+    """``a red circle: lower C: yes``: the first place, if any, then the answer."""
+    found = scene.find(shape, colour)
+    answer = "yes" if found else "no"
+    seen = f" {found[0].place if found else _NOWHERE}: {answer}"
+    return Fact((f"a {colour} {shape}:", seen), answer, ("yes", "no"), "existence")
 
 
 def relation_fact(scene: Scene, one: Kind, two: Kind, *, vertical: bool) -> Fact | None:
@@ -385,9 +418,9 @@ def digit_fact(scene: Scene, colour: str) -> Fact | None:
 
 
 def description_fact(scene: Scene) -> Fact:
-    """``all: small red circle, large blue square``, in reading order."""
-    answer = list_objects(scene)
-    return Fact(("all:", f" {answer}"), answer)
+    """``all: top A small red circle, lower C large blue square``, in reading order."""
+    listed = ", ".join(f"{o.place} {o.size} {o.name}" for o in scene.objects)
+    return Fact(("all:", f" {listed}"), list_objects(scene))
 
 
 def list_objects(scene: Scene) -> str:

@@ -95,6 +95,8 @@ class ToyCase:
         priorities: the two matters that the rubric weighs, the heavier one first. In the
             rubric stratum it decides.
         findings: of each response, about the matters in that order.
+        otherwise: the scene in which what decides is the other way round, and with it the verdict;
+            None where there is no such scene.
     """
 
     family: str
@@ -106,6 +108,7 @@ class ToyCase:
     rubric: Rubric
     priorities: tuple[Matter, ...]
     findings: Findings
+    otherwise: Scene | None = None
 
     @property
     def evaluation(self) -> str:
@@ -123,6 +126,13 @@ class ToyCase:
     def justification(self) -> str:
         """Where the responses part first, what each says or does there, and what is right there."""
         return _justification(self.priorities, self.findings, self.label)
+
+    @property
+    def claims(self) -> tuple[str, str]:
+        """What each response claims, or does, of the heavier matter."""
+        matter = self.priorities[0]
+        former, latter = (_claimed(matter, findings[0]) for findings in self.findings)
+        return former, latter
 
     @property
     def first_decides(self) -> bool:
@@ -178,6 +188,7 @@ class ToyCase:
             label=label,
             priorities=priorities,
             findings=findings,
+            otherwise=None,
             rubric=_rubric(priorities, _justification(priorities, findings, label)),
         )
 
@@ -351,7 +362,15 @@ class _Maker:
             rubric=_rubric(matters, _justification(matters, findings, label)),
             priorities=matters,
             findings=findings,
+            otherwise=self._other_scene(weighed, scene),
         )
+
+    def _other_scene(self, weighed: tuple[Aspect | Matter, ...], scene: Scene) -> Scene | None:
+        first, *rest = weighed
+        if self.stratum == "text" or not isinstance(first, Aspect):
+            return None
+        others = [w for w in rest if isinstance(w, Aspect)]
+        return self.planner.other_scene(scene, first, others)
 
     def _short_aspect(self) -> tuple[Aspect, str]:
         return self.planner.plan(self.rng.choice(_SHORT)), self.rng.choice(list(INSTRUCTIONS))
@@ -423,11 +442,14 @@ def _rubric(
 def _justification(matters: tuple[Matter, ...], findings: Findings, label: Position) -> str:
     """Where the responses part first, what each says or does there, and what is right there."""
     for matter, *sides in zip(matters, *findings, strict=False):
-        former, latter = (_claimed(matter, finding) for finding in sides)
-        if former != latter:
-            claims = _where_lists_part(former, latter)
-            said = ", ".join(f"{name} {claim}" for name, claim in zip(NAMES, claims, strict=True))
-            return f"They differ in {matter.topic}: {said}. Right is {claims[label - 1]}."
+        former, latter = claims = [_claimed(matter, finding) for finding in sides]
+        if former == latter:
+            continue
+        right = claims[label - 1]
+        if matter.topic == TOPICS["description"]:
+            claims, right = [_gone_through(finding) for finding in sides], NAMES[label - 1]
+        said = ", ".join(f"{name} {claim}" for name, claim in zip(NAMES, claims, strict=True))
+        return f"They differ in {matter.topic}: {said}. Right is {right}."
     raise ValueError("the responses do not differ")
 
 
@@ -436,11 +458,12 @@ def _claimed(matter: Matter, finding: str) -> str:
     return claim.removeprefix(f"{matter.topic} ")
 
 
-def _where_lists_part(former: str, latter: str) -> tuple[str, str]:
-    """Two enumerations without what they begin and end with in common."""
-    one, two = former.split(", "), latter.split(", ")
-    while one and two and one[0] == two[0]:
-        one, two = one[1:], two[1:]
-    while one and two and one[-1] == two[-1]:
-        one, two = one[:-1], two[:-1]
-    return ", ".join(one) or "nothing", ", ".join(two) or "nothing"
+def _gone_through(finding: str) -> str:
+    """``small red star yes, large blue circle no, rest no``: what a description says is there.
+
+    One look at a time: that two lists differ, and where, is seen late by a small network.
+    """
+    claimed, _, found = finding.removeprefix(f"{TOPICS['description']} ").partition(", is ")
+    said, shown = claimed.split(", "), found.rpartition(": ")[0].split(", ")
+    marks = [f"{thing} {'yes' if thing in shown else 'no'}" for thing in said]
+    return ", ".join(marks + ["rest no"] * (len(said) < len(shown)))

@@ -105,7 +105,7 @@ def _digit(scene: Scene, rng: random.Random) -> Fact | None:
 
 
 def _description(scene: Scene, _rng: random.Random) -> Fact | None:
-    if len(scene.objects) > 3 or any(o.is_held_out for o in scene.objects):
+    if len(scene.objects) > 4 or any(o.is_held_out for o in scene.objects):
         return None
     return description_fact(scene)
 

@@ -68,6 +68,11 @@ class SceneObject:
         return f"{self.colour} {f'digit {self.shape}' if self.is_digit else self.shape}"
 
     @property
+    def place(self) -> str:
+        """What its cell is called: ``upper C``."""
+        return f"{ROWS[self.row]} {COLUMNS[self.column]}"
+
+    @property
     def is_digit(self) -> bool:
         """Whether it is a written digit rather than a shape."""
         return self.shape in DIGITS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from models.comparison import JudgeImage, LabeledComparison, Position
+from models.comparison import JudgeImage, LabeledComparison, Position, other
 from models.judgement import ANSWER_END, verdict_prefix, write_judgement, write_rubric
 from models.neutralise import Neutraliser
 from models.prompts import FilledPrompt, Layout, Prompts
@@ -59,6 +59,8 @@ class Mixture:
         rubric_given: share of a judge's examples with the rubric in the prompt.
         vague, misweighted: share of teacher rubrics with that fault.
         unstated: share of given rubrics that leave what the image shows to their reader.
+        misread: share of a judge's examples with a rubric of its own that misreads the image, or
+            what the asker puts first; the verdict is right, and nothing else is learned.
     """
 
     empty_evaluation: float = 0.3
@@ -66,6 +68,7 @@ class Mixture:
     vague: float = 0.15
     misweighted: float = 0.15
     unstated: float = 0.3
+    misread: float = 0.0
 
 
 def judge_example(
@@ -82,6 +85,8 @@ def judge_example(
     """
     given = rng.random() < mixture.rubric_given
     at_once = rng.random() < mixture.empty_evaluation
+    if not given and rng.random() < mixture.misread:
+        return _misread(case, prompts, neutralise, rng, at_once=at_once)
     if given:
         if case.stratum == "rubric" and rng.random() < 0.5:
             case = case.with_priority_reversed()
@@ -104,9 +109,43 @@ def judge_example(
     return replace(example, label=case.label, hints=(case.justification.removesuffix("."),))
 
 
+def _misread(
+    case: ToyCase, prompts: Prompts, neutralise: Neutraliser, rng: random.Random, *, at_once: bool
+) -> Example:
+    """What a judge wrote who saw another image, or read another wish, and the verdict all the same.
+
+    A judge that only met its own words when they were right is sure of its verdict however
+    uncertain it was of what it saw; this one has to look again. Where nothing could be misread,
+    what it wrote is right.
+    """
+    written = case
+    if case.stratum == "rubric" and rng.random() < 0.5:
+        written = case.with_priority_reversed()
+    elif case.otherwise is not None:
+        case = replace(case, scene=case.otherwise, label=other(case.label))
+    prompt = prompts["write_rubric"].fill(case.labeled().comparison, neutralise)
+    evaluation = "" if at_once else neutralise(written.evaluation).text
+    end = f"{case.label}{ANSWER_END}"
+    judgement = write_judgement(written.rubric, evaluation, case.label)
+    return Example(prompt.system, prompt.user, (judgement.removesuffix(end), end))
+
+
 def _said(case: ToyCase) -> tuple[str, ...]:
-    """Both responses as the toy prompts show them."""
-    return tuple(f"{name}: {said}" for name, said in zip(NAMES, case.responses, strict=True))
+    """Each response as the toy prompts show it, as far as what it claims of the heavier matter.
+
+    To its end where the two claim the same: it is something after it that tells them apart.
+    """
+    former, latter = case.claims
+    beginnings = case.responses
+    if former != latter:
+        beginnings = (_until(former, case.responses[0]), _until(latter, case.responses[1]))
+    return tuple(f"{name}: {said}" for name, said in zip(NAMES, beginnings, strict=True))
+
+
+def _until(claim: str, response: str) -> str:
+    """The beginning of a response; all of it where the claim is not said, or said twice."""
+    before, found, after = response.partition(claim)
+    return before + found if found and claim not in after else response
 
 
 def proxy_example(

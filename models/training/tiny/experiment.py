@@ -36,6 +36,8 @@ _RUNS = {
     "GRPO, Proxy-RL": "proxy-rl",
 }
 _CASES_SEED = 77
+_BATCH = 32
+"""Examples of a step of supervised training, in the recipe."""
 _CONCURRENCY = 64
 
 
@@ -93,8 +95,7 @@ class Plan:
         yield Job("tiny-proxy-rl", self._at("proxy-rl", 901))
         for seed in range(self.seeds):
             start = self.judge("SFT", seed)
-            size = f"data.examples={self.cold_start}"
-            yield Job("tiny-sft-judge", (*self._at(start.name, 910 + seed), size))
+            yield Job("tiny-sft-judge", (*self._at(start.name, 910 + seed), *self._cold_start()))
             for arm in self.arms[1:]:
                 settings = (
                     *self._at(self.judge(arm, seed).name, 920 + seed),
@@ -111,6 +112,15 @@ class Plan:
             for arm in self.arms:
                 evaluator = self.root / "evaluator"
                 yield self._paired(self.release(arm, seed), self.judge(arm, seed), evaluator)
+
+    def _cold_start(self) -> tuple[str, ...]:
+        # The recipe's own decay is longer than so short a run.
+        steps = self.cold_start // _BATCH
+        return (
+            f"data.examples={self.cold_start}",
+            f"train.warmup_steps={steps // 10}",
+            f"train.lr_scheduler_kwargs.num_decay_steps={steps // 2}",
+        )
 
     def _paired(self, run: Path, judge: Path, proxy: Path) -> Job:
         """A release of a judge and somebody who is shown its rubrics."""

@@ -174,6 +174,14 @@ class Oracle:
             looked_at = ", ".join(f"{kind} {self._seen(scene, asked, kind)}" for kind in kinds)
         else:
             looked_at = LOOKED_AT[asked.family].format(**dict(asked.names))
+        if asked.family == "description":
+            things = self._description(scene, asked).split(", ")
+            places = [place(row, column) for row, column in sorted(cells(scene))]
+            return f"{looked_at}: {', '.join(map(' '.join, zip(places, things, strict=False)))}"
+        if asked.family in ("count", "existence"):
+            found = sorted((row, column) for row, column, _ in self._of_kind(scene, asked["kind"]))
+            named = found if asked.family == "count" else found[:1]
+            looked_at += f": {', '.join(place(*cell) for cell in named) or 'nowhere'}"
         return f"{looked_at}: {self.truth(scene, asked)}"
 
     def _seen(self, scene: Scene, asked: Asked, kind: str) -> str:
@@ -240,6 +248,16 @@ class Oracle:
     def kept_from_training(self, text: str, asked: Iterable[Asked] = ()) -> set[tuple[str, str]]:
         """Those combinations of a text that training must not show."""
         return self.combinations(text, asked) & HELD_OUT
+
+
+def cells(scene: Scene) -> list[tuple[int, int]]:
+    """Where something stands."""
+    return [(o.row, o.column) for o in scene.objects]
+
+
+def place(row: int, column: int) -> str:
+    """What a cell is called."""
+    return f"{ROWS[row]} {COLUMNS[column]}"
 
 
 def _every_question(family: str) -> Iterator[Asked]:

@@ -75,10 +75,10 @@ def planned(family: str, number: int, held_out: bool = False) -> Iterator[tuple[
 
 def test_a_count_is_of_one_shape_in_one_colour():
     assert count_fact(STREET, *BLACK_STAR) == Fact(
-        ("black stars:", " 2"), "2", DIGITS[1:6], "count"
+        ("black stars:", " upper A, upper D: 2"), "2", DIGITS[1:6], "count"
     )
     assert count_fact(STREET, *RED_STAR).answer == "0"
-    assert count_fact(EMPTY, *RED_STAR).text == "red stars: 0"
+    assert count_fact(EMPTY, *RED_STAR).text == "red stars: nowhere: 0"
 
 
 def test_a_colour_is_told_where_there_is_exactly_one_of_the_shape():
@@ -92,12 +92,12 @@ def test_a_colour_is_told_where_there_is_exactly_one_of_the_shape():
 
 def test_existence_needs_shape_and_colour_in_one_thing():
     assert existence_fact(STREET, *RED_CIRCLE) == Fact(
-        ("a red circle:", " yes"), "yes", ("yes", "no"), "existence"
+        ("a red circle:", " top D: yes"), "yes", ("yes", "no"), "existence"
     )
     assert existence_fact(STREET, *RED_STAR) == Fact(
-        ("a red star:", " no"), "no", ("yes", "no"), "existence"
+        ("a red star:", " nowhere: no"), "no", ("yes", "no"), "existence"
     )
-    assert existence_fact(STREET, *BLACK_STAR).answer == "yes"
+    assert existence_fact(STREET, *BLACK_STAR).text == "a black star: upper A: yes"
     assert existence_fact(EMPTY, *RED_STAR).answer == "no"
 
 
@@ -175,7 +175,10 @@ def test_no_claim_to_choose_from_is_a_combination_kept_from_training():
 def test_a_description_lists_everything_in_reading_order():
     two = arrange([STREET.objects[5], STREET.objects[1]])
     assert list_objects(two) == "small red circle, small red digit 7"
-    assert description_fact(two) == Fact(("all:", f" {list_objects(two)}"), list_objects(two))
+    assert description_fact(two) == Fact(
+        ("all:", " top D small red circle, lower C small red digit 7"), list_objects(two)
+    )
+    assert description_fact(EMPTY).text == "all: "
 
 
 def test_the_pieces_of_a_fact_make_up_its_text():
@@ -215,6 +218,51 @@ def test_a_planned_scene_shows_the_true_claim_and_not_the_other(
         assert fact.answer == aspect.truth
         assert set(aspect.objects) <= set(scene.objects)
         assert scene == arrange(list(scene.objects))
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("family", ASPECTS)
+def test_another_scene_shows_the_wrong_claim_and_leaves_what_is_not_asked_about(
+    oracle: Oracle, family: str, held_out: bool
+):
+    rng, found = random.Random(f"other/{family}/{held_out}"), 0
+    for _ in range(150):
+        planner = Planner(rng, held_out)
+        aspect = planner.plan(family)
+        scene = planner.scene([aspect])
+        assert scene is not None
+        shown = planner.other_scene(scene, aspect, [])
+        if shown is not None:
+            found += 1
+            question = QUESTIONS[family].trained[0].format(**aspect.names)
+            (asked,) = oracle.question(question).asked
+            assert oracle.truth(shown, asked) == aspect.claims[1]
+            kinds = {(o.shape, o.colour) for o in aspect.objects}
+            kept = {o for o in scene.objects if (o.shape, o.colour) not in kinds}
+            assert kept == set(shown.objects) - set(aspect.otherwise)
+            if not held_out:
+                assert not any(o.is_held_out for o in shown.objects)
+    assert found >= 0.8 * 150
+
+
+def test_what_is_said_to_be_nowhere_is_taken_away_wherever_it_stood():
+    planner = Planner(random.Random(0))
+    while (aspect := planner.plan("existence")).truth == "no":
+        planner = Planner(random.Random(planner.rng.random()))
+    (there,) = aspect.objects
+    cell = next(
+        c for c in itertools.product(range(CELLS), repeat=2) if c != (there.row, there.column)
+    )
+    twin = SceneObject(there.shape, there.colour, there.size, *cell)
+    assert planner.other_scene(arrange([there, twin]), aspect, []) == EMPTY
+
+
+def test_there_is_no_other_scene_that_would_change_what_else_was_asked():
+    planner = Planner(random.Random(0))
+    aspect = planner.plan("colour")
+    scene = arrange([*aspect.objects])
+    assert planner.other_scene(scene, aspect, []) is not None
+    assert planner.other_scene(scene, aspect, [aspect]) is None
 
 
 @pytest.mark.parametrize("family", ASPECTS)

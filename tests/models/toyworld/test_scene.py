@@ -115,6 +115,9 @@ def test_held_out_combinations_are_known_by_shape_and_colour():
 
 def test_every_place_has_a_name_of_its_own():
     assert len({*ROWS, *COLUMNS}) == 2 * CELLS
+    places = [SceneObject("star", "red", "small", *cell).place for cell in GRID]
+    assert len(set(places)) == len(GRID)
+    assert (places[0], places[6], places[-1]) == ("top A", "upper C", "bottom D")
 
 
 # --- drawing lots ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import re
 
@@ -346,6 +347,92 @@ def test_pictures_have_no_length():
     assert Example("", (PICTURE,), ()).length == 0
 
 
+# Images that were misread
+
+MISREAD = Mixture(empty_evaluation=0.4, rubric_given=0, misread=1)
+
+
+def was_misread(example):
+    return example.answer[0] != ""
+
+
+@functools.cache
+def turnable_cases(number):
+    rng, found = random.Random(21), []
+    while len(found) < number:
+        if (case := make_case(rng)).otherwise is not None:
+            found.append(case)
+    return found
+
+
+def misread_wish(example, case):
+    """Whether it weighs the matters the other way round."""
+    return case.stratum == "rubric" and read(example).rubric != case.rubric
+
+
+@pytest.mark.parametrize("empty", [0, 1], ids=["evaluated", "at once"])
+def test_of_what_was_misread_nothing_but_the_verdict_is_learned(empty):
+    mixture = dataclasses.replace(MISREAD, empty_evaluation=empty)
+    for seed, case in enumerate(turnable_cases(100)):
+        example = judged(case, seed, mixture)
+        written, learned = example.answer
+        wish = misread_wish(example, case)
+        label = case.label if wish else 3 - case.label
+        writer = case.with_priority_reversed() if wish else case
+        assert learned == f"{label}</answer>"
+        assert written.endswith("<answer>")
+        judgement = read(example)
+        assert judgement.preferred == label
+        assert judgement.rubric == writer.rubric
+        assert judgement.evaluation == ("" if empty else writer.evaluation)
+        assert example.evaluation_is_empty == bool(empty)
+        assert (example.label, example.hints) == (None, ())
+
+
+def test_the_picture_of_what_was_misread_is_the_one_the_verdict_is_right_about():
+    wishes = 0
+    for seed, case in enumerate(turnable_cases(100)):
+        example = judged(case, seed, MISREAD)
+        (picture,) = example.user[:-1]
+        wishes += (wish := misread_wish(example, case))
+        seen = case.scene if wish else case.otherwise
+        assert picture.pixels.tobytes() == draw(seen).tobytes()
+        plain = judged(case, seed, dataclasses.replace(MISREAD, misread=0))
+        assert shown(example) == shown(plain)
+    rubric_decided = sum(case.stratum == "rubric" for case in turnable_cases(100))
+    assert 0.3 < wishes / rubric_decided < 0.7
+
+
+@pytest.mark.parametrize("misread", [0.0, 0.25, 0.6, 1.0])
+def test_so_many_of_a_judges_own_rubrics_are_misread_and_no_given_one(misread):
+    mixture = Mixture(empty_evaluation=0.4, rubric_given=0.4, misread=misread)
+    examples = [judged(case, seed, mixture) for seed, case in enumerate(turnable_cases(800))]
+    given = [e for e in examples if was_given(e)]
+    own = [e for e in examples if not was_given(e)]
+    assert share(examples, was_given) == pytest.approx(0.4, abs=0.07)
+    assert not any(map(was_misread, given))
+    deviation = (misread * (1 - misread) / len(own)) ** 0.5
+    assert abs(share(own, was_misread) - misread) <= 4 * deviation
+    empty = share([e for e in own if was_misread(e)] or own, lambda e: e.evaluation_is_empty)
+    assert empty == pytest.approx(0.4, abs=0.2)
+
+
+@pytest.mark.parametrize("stratum", STRATA)
+def test_where_nothing_can_be_misread_what_is_written_is_right(stratum):
+    case = dataclasses.replace(make_case(random.Random(1), CaseOptions(stratum)), otherwise=None)
+    for seed in range(20):
+        example = judged(case, seed, MISREAD)
+        assert read(example).preferred == case.label
+        assert misread_wish(example, case) or read(example).rubric == case.rubric
+
+
+def test_either_response_is_as_often_the_better_one_where_the_image_was_misread():
+    examples = [judged(case, seed, MISREAD) for seed, case in enumerate(turnable_cases(2000))]
+    assert all(map(was_misread, examples))
+    first = share(examples, lambda e: e.answer[1] == "1</answer>")
+    assert first == pytest.approx(0.5, abs=0.04)
+
+
 # Hints
 
 
@@ -369,10 +456,32 @@ def test_a_rubric_of_ones_own_hints_where_its_justification_says_what_is_right()
     assert example.hints == (SEEING.justification.removesuffix("."),)
 
 
-def test_a_given_rubric_hints_at_the_end_of_each_response():
-    example = judged(SEEING, 0, dataclasses.replace(AT_ONCE, rubric_given=1))
-    former, latter = SEEING.responses
-    assert example.hints == (f"former: {former}", f"latter: {latter}")
+def given_hints(case):
+    return judged(case, 0, dataclasses.replace(AT_ONCE, rubric_given=1)).hints
+
+
+def test_a_given_rubric_hints_at_the_end_of_what_each_response_claims():
+    assert SEEING.responses == ("It lies above.", "It lies below.")
+    assert given_hints(SEEING) == ("former: It lies above", "latter: It lies below")
+
+
+def test_a_given_rubric_hints_at_the_whole_response_where_the_claims_are_the_same():
+    for seed in range(20):
+        padded = make_case(random.Random(seed), CaseOptions("text", "description"))
+        former, latter = padded.responses
+        assert given_hints(padded) == (f"former: {former}", f"latter: {latter}")
+
+
+def test_a_given_rubric_hints_at_the_whole_response_where_a_claim_is_said_twice():
+    one, two = "It lies above. I say above.", "It lies below."
+    twice = dataclasses.replace(SEEING, responses=(one, two))
+    assert given_hints(twice) == (f"former: {one}", "latter: It lies below")
+
+
+def test_a_given_rubric_hints_at_the_whole_response_where_a_claim_is_not_said():
+    one, two = "It lies over it.", "It lies below."
+    unsaid = dataclasses.replace(SEEING, responses=(one, two))
+    assert given_hints(unsaid) == (f"former: {one}", "latter: It lies below")
 
 
 def test_a_vague_teacher_hints_at_nothing():
