@@ -22,6 +22,7 @@ from service.metrics import Metrics
 from service.settings import AdmissionSettings
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
+_DOUBT = 1.25  # who would be served at the last moment is refused now and not then
 _WEIGHT = 0.05  # of the newest lease in the mean time that one is held
 _LONGEST_RETRY_S = 60
 
@@ -98,7 +99,7 @@ class Admission:
             return
         if self._is_full and not (priority == "interactive" and self._displace()):
             self._refuse("full")
-        if self._expected_s(priority) > within_s:
+        if _DOUBT * self._expected_s(priority) > within_s:
             self._refuse("hopeless")
         await self._wait(priority)
 

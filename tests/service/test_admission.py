@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -315,3 +316,19 @@ async def test_a_waiter_that_leaves_as_its_turn_is_skipped_gives_back_nothing_it
     assert gauges(metrics) == (0, 0)
     async with admission.lease("interactive"):
         assert gauges(metrics) == (1, 0)
+
+
+async def test_who_would_be_served_at_the_last_moment_is_refused_now(metrics):
+    admission = Admission(AdmissionSettings(running=1, waiting=50), metrics)
+    began = time.monotonic()
+    async with admission.lease("interactive"):
+        await asyncio.sleep(0.05)
+    turn_s = time.monotonic() - began  # at least what a lease is known to be held
+    async with admission.lease("interactive"):
+        with pytest.raises(Overloaded):  # two turns: this one and its own
+            async with admission.lease("interactive", within_s=2 * 0.05):
+                pass
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01), admission.lease("interactive", within_s=3 * turn_s):
+                pass
+    assert outcome(metrics, "hopeless") == 1
