@@ -15,22 +15,37 @@ Order = Literal["given", "swapped"]
 
 
 class Platt(BaseModel):
-    """Platt scaling in its original order of operations: ``logit / temperature + bias``.
+    """Platt scaling, the less sure the more surprising the judge found its own words.
 
-    Source: Platt, "Probabilistic Outputs for Support Vector Machines" (1999).
+    ``(logit / temperature + bias) / (1 + doubt * surprisal)``. A verdict follows from what was
+    written before it and is nearly always certain of that; whether what was written is right shows
+    in how likely each of its words was. The surprisal changes no verdict.
+
+    Source: Platt, "Probabilistic Outputs for Support Vector Machines" (1999), for the numerator.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(default=1.0, gt=0, description="above 1 makes the judge less sure")
     bias: float = Field(default=0.0, description="in nats, towards the response read first")
+    doubt: float = Field(default=0.0, ge=0, description="what each nat of surprisal takes away")
+    unknown: float = Field(
+        default=0.0, ge=0, description="surprisal, in nats, where the judge wrote nothing"
+    )
 
-    def apply(self, probability: float) -> float:
-        """The calibrated probability; 0 and 1 stay 0 and 1."""
+    def apply(self, probability: float, surprisal: float | None = None) -> float:
+        """The calibrated probability; 0 and 1 stay 0 and 1.
+
+        Args:
+            probability: P(the response read first is better), as the judge gave it.
+            surprisal: largest of the words it wrote before the verdict, in nats; None where it
+                wrote none.
+        """
         if self == _IDENTITY or probability in (0.0, 1.0):
             return probability
         logit = math.log(probability) - math.log1p(-probability)
-        return sigmoid(logit / self.temperature + self.bias)
+        doubt = self.doubt * (self.unknown if surprisal is None else surprisal)
+        return sigmoid((logit / self.temperature + self.bias) / (1.0 + doubt))
 
 
 class OrderCalibration(BaseModel):

@@ -103,10 +103,11 @@ def _measured(recipe: ExportRecipe, metrics: dict[str, Any]) -> Iterator[str]:
     calibration = recipe.run / "calibration.json"
     if calibration.exists():
         yield ""
-        yield "Calibration error before and after, on passes it was not fitted to:\n"
-        yield "| depth | order | before | after |"
-        yield "|---|---|---|---|"
+        yield "Calibration before and after, on passes it was not fitted to:\n"
+        yield "| depth | order | error before | after | AUROC before | after |"
+        yield "|---|---|---|---|---|---|"
         for depth, orders in json.loads(calibration.read_text("utf-8")).items():
             for order, found in orders.items():
-                before, after = found["ece_before"], found["ece_after"]
-                yield f"| {depth} | {order} | {before} | {after} |"
+                columns = ("ece_before", "ece_after", "auroc_before", "auroc_after")
+                figures = " | ".join(str(found[column]) for column in columns)
+                yield f"| {depth} | {order} | {figures} |"

@@ -89,7 +89,7 @@ def _write_config(recipe: ExportRecipe, folder: Path, calibration: Calibration) 
         for order in ("given", "swapped"):
             platt = calibration.at(depth, order)
             lines += ["", f"[calibration.{depth}.{order}]"]
-            lines += [f"temperature = {platt.temperature}", f"bias = {platt.bias}"]
+            lines += [f"{name} = {value}" for name, value in platt.model_dump().items()]
     partial = folder / "release.partial"
     partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     partial.replace(folder / "release.toml")

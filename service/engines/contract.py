@@ -54,6 +54,8 @@ class Generation:
         truncated: it ended because no token was left, not because it was finished.
         cached_tokens: prompt tokens that the engine did not have to compute again.
         labels: None when not asked for, or when no label was generated.
+        surprisal: the largest of a token before the verdict token, or of any where none was asked
+            for, in nats: -log of its raw probability. None where there is no such token.
     """
 
     text: str
@@ -62,6 +64,7 @@ class Generation:
     completion_tokens: int
     cached_tokens: int = 0
     labels: LabelLogprobs | None = None
+    surprisal: float | None = None
 
 
 class Engine(ABC):

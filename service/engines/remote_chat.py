@@ -13,7 +13,7 @@ from typing import Any
 from models.comparison import JudgeImage
 from models.prompts import FilledPrompt
 from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
-from service.engines.vllm_common import PRIORITIES
+from service.engines.vllm_common import PRIORITIES, surprisal
 from service.tenancy import current_tenant
 
 # A server would take these from the model's generation_config.json; an engine in process does not.
@@ -70,7 +70,7 @@ def completion(request: GenerationRequest, labels: tuple[int, int] | None) -> di
     }
     if request.grammar is not None:
         body["structured_outputs"] = {"regex": request.grammar}
-    if request.read_labels and labels is not None:
+    if labels is not None:
         body |= {
             "logprobs": True,
             "logprob_token_ids": list(labels),
@@ -91,24 +91,29 @@ def generation(
     if choice["finish_reason"] not in ("stop", "length"):
         raise ReplicaLost(f"it ended the request: {choice['finish_reason']}")
     usage = answer["usage"]
+    tokens = (choice.get("logprobs") or {}).get("content") or []
+    names = [f"{_TOKEN_ID}{label}" for label in labels or ()]
+    at = _verdict_place(tokens, names) if request.read_labels else None
     return Generation(
         text=choice["message"]["content"] or "",
         truncated=choice["finish_reason"] == "length" and request.max_tokens > 1,
         prompt_tokens=usage["prompt_tokens"],
         completion_tokens=usage["completion_tokens"],
         cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        labels=_labels(choice, labels) if request.read_labels and labels is not None else None,
+        labels=None if at is None else _labels(tokens[at], names),
+        surprisal=surprisal(token["logprob"] for token in tokens[:at]),
     )
 
 
-def _labels(choice: dict[str, Any], labels: tuple[int, int]) -> LabelLogprobs | None:
-    """Read at the last label token: nothing but the closing tag follows the verdict."""
-    names = tuple(f"{_TOKEN_ID}{label}" for label in labels)
-    for place in reversed((choice["logprobs"] or {}).get("content") or []):
-        if place["token"] in names:
-            found = {one["token"]: one["logprob"] for one in place["top_logprobs"]}
-            return LabelLogprobs(found[names[0]], found[names[1]])
-    return None
+def _verdict_place(tokens: list[dict[str, Any]], names: list[str]) -> int | None:
+    """The last label token: nothing but the closing tag follows the verdict."""
+    places = range(len(tokens) - 1, -1, -1)
+    return next((place for place in places if tokens[place]["token"] in names), None)
+
+
+def _labels(verdict: dict[str, Any], names: list[str]) -> LabelLogprobs:
+    found = {one["token"]: one["logprob"] for one in verdict["top_logprobs"]}
+    return LabelLogprobs(*(found[name] for name in names))
 
 
 def _part(part: str | JudgeImage) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from PIL import Image
 
 from models.comparison import JudgeImage
@@ -18,6 +20,11 @@ def probe(role: Role) -> FilledPrompt:
     pixels = Image.new("RGB", (56, 56), (128, 128, 128))
     picture = (JudgeImage(pixels, "probe"),) if role.config.images.maximum else ()
     return FilledPrompt("Answer.", (*picture, "Ready?"))
+
+
+def surprisal(logprobs: Iterable[float]) -> float | None:
+    """The largest of some tokens, in nats; None of none."""
+    return max((-logprob for logprob in logprobs), default=None)
 
 
 SERVED = "proxy-grm/"

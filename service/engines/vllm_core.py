@@ -11,7 +11,7 @@ import structlog
 from models.release import Role
 from models.release_checks import check_role
 from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
-from service.engines.vllm_common import FEWEST_ANSWER_TOKENS, PRIORITIES, probe
+from service.engines.vllm_common import FEWEST_ANSWER_TOKENS, PRIORITIES, probe, surprisal
 from service.engines.vllm_rendering import PromptRenderer
 from service.errors import ContextExceeded, EngineUnavailable
 
@@ -82,29 +82,38 @@ class VllmCore:
             stop=list(request.stop),
             include_stop_str_in_output=True,
             structured_outputs=structured,
-            logprob_token_ids=list(self._labels) if request.read_labels else None,
+            logprob_token_ids=list(self._labels),  # beside that of the token itself
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
     def _generation(self, output: Any, request: GenerationRequest) -> Generation:
         (completion,) = output.outputs
+        at = self._verdict_place(completion) if request.read_labels else None
         return Generation(
             text=completion.text,
             truncated=completion.finish_reason == "length" and request.max_tokens > 1,
             prompt_tokens=len(output.prompt_token_ids),
             completion_tokens=len(completion.token_ids),
             cached_tokens=output.num_cached_tokens or 0,
-            labels=self._label_logprobs(completion) if request.read_labels else None,
+            labels=None if at is None else self._label_logprobs(completion.logprobs[at]),
+            surprisal=surprisal(
+                found[token].logprob
+                for token, found in zip(
+                    completion.token_ids[:at], completion.logprobs, strict=False
+                )
+            ),
         )
 
-    def _label_logprobs(self, completion: Any) -> LabelLogprobs | None:
-        """Read at the last label token: nothing but the closing tag follows the verdict."""
+    def _verdict_place(self, completion: Any) -> int | None:
+        """The last label token: nothing but the closing tag follows the verdict."""
+        places = range(len(completion.token_ids) - 1, -1, -1)
+        return next(
+            (place for place in places if completion.token_ids[place] in self._labels), None
+        )
+
+    def _label_logprobs(self, found: Any) -> LabelLogprobs:
         first, second = self._labels
-        for place in range(len(completion.token_ids) - 1, -1, -1):
-            if completion.token_ids[place] in (first, second):
-                at = completion.logprobs[place]
-                return LabelLogprobs(at[first].logprob, at[second].logprob)
-        return None
+        return LabelLogprobs(found[first].logprob, found[second].logprob)
 
 
 async def _translated(work: Awaitable[Any]) -> Any:

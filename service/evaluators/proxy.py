@@ -17,7 +17,7 @@ from service.evaluators.contract import (
     Opinion,
     Surroundings,
 )
-from service.judging import read_pass
+from service.judging import Start, begun, read_pass
 
 
 class ProxyEvaluator(Evaluator):
@@ -55,7 +55,8 @@ class ProxyEvaluator(Evaluator):
             )
         )
         calibration = config.proxy.calibration.given
-        found = read_pass(generation, written_in, "evaluation", "given", calibration)
+        found = begun("given", generation, Start())
+        found = read_pass(generation, written_in, "evaluation", found, calibration)
         return Opinion(
             status="ok" if found.reason is None else "abstain",
             reason=found.reason,

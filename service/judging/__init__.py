@@ -21,7 +21,7 @@ from service.judging.opinion import (
     agreement,
     panel_verdict,
 )
-from service.judging.reading import read_pass
+from service.judging.reading import Start, begun, read_pass
 
 __all__ = [
     "AbstentionReason",
@@ -34,11 +34,13 @@ __all__ = [
     "OpinionStatus",
     "PanelVerdict",
     "Pass",
+    "Start",
     "Stopped",
     "Usage",
     "Voice",
     "WrittenRubric",
     "agreement",
+    "begun",
     "panel_verdict",
     "read_given_rubric",
     "read_pass",

@@ -44,7 +44,8 @@ class Judge:
         if options.order == "given" or (early and _is_sure(first, options)):
             orders = ("given",)
         turns = list(itertools.product(orders, range(options.votes)))[1:]
-        passes = [first, *await self._pass_each(comparison, options, shared, turns)]
+        wrote = first.surprisal if rubric is None else None
+        passes = [first, *await self._pass_each(comparison, options, shared, turns, wrote)]
         found = summed_up(passes, options, shared)
         if options.order != "escalate" or len(orders) == 1:
             return found
@@ -52,7 +53,7 @@ class Judge:
             return replace(found, stopped="agreed")
         votes = itertools.product(orders, range(1, options.escalation.votes + 1))
         sampled = replace(options, temperature=options.escalation.temperature)
-        passes += await self._pass_each(comparison, sampled, shared, votes)
+        passes += await self._pass_each(comparison, sampled, shared, votes, wrote)
         found = summed_up(passes, options, shared)
         return replace(found, stopped="voted" if _is_decided(found, options) else "undecided")
 
@@ -62,10 +63,17 @@ class Judge:
         options: JudgingOptions,
         rubric: Rubric | None,
         turns: Iterable[tuple[Order, int]],
+        surprisal: float | None,
     ) -> list[Pass]:
         """All at once; each turn is an order and what to add to the seed."""
         return await together(
-            self._reader.read(comparison, order, replace(options, seed=options.seed + vote), rubric)
+            self._reader.read(
+                comparison,
+                order,
+                replace(options, seed=options.seed + vote),
+                rubric,
+                surprisal=surprisal,
+            )
             for order, vote in turns
         )
 

@@ -96,6 +96,8 @@ class Pass:
         text: what the judge wrote.
         early: calibrated P(response 1 is better) before the evaluation, where it was asked for.
         label_mass: share of the verdict token's probability that lies on the two labels.
+        surprisal: the largest, in nats, of a word of its own that the judge had before it when it
+            gave the verdict; None where it had none.
     """
 
     order: Order
@@ -105,6 +107,7 @@ class Pass:
     preferred: Position | None = None
     probability: float | None = None
     label_mass: float | None = None
+    surprisal: float | None = None
     early: float | None = None
     reason: AbstentionReason | None = None
     usage: Usage = Usage()

@@ -14,7 +14,14 @@ from service.concurrency import together
 from service.engines import Engine, GenerationRequest
 from service.errors import InvalidRequest, NotFound
 from service.judging.judgement import JudgingOptions, Pass, WrittenRubric
-from service.judging.reading import read_pass, read_rubric_alone, usage_of, with_verdict
+from service.judging.reading import (
+    Start,
+    begun,
+    read_pass,
+    read_rubric_alone,
+    usage_of,
+    with_verdict,
+)
 
 _NEEDS_EVALUATION = (
     "the judge of this release gives no verdict before it has written its evaluation: "
@@ -43,6 +50,7 @@ class Reader:
         rubric: Rubric | None,
         *,
         early: bool = False,
+        surprisal: float | None = None,
     ) -> Pass:
         """Reads a comparison.
 
@@ -52,6 +60,7 @@ class Reader:
             options: depth, sampling and priority.
             rubric: None lets the judge write one first, if it does such a thing.
             early: also say what the verdict would be without the evaluation.
+            surprisal: of what the judge wrote itself in an earlier pass, its rubric included.
 
         Raises:
             InvalidRequest: a verdict before the evaluation, from a judge that gives none.
@@ -67,10 +76,10 @@ class Reader:
         if writes and (before_evaluation or options.drafting is not None):
             found = await self._drafted(prompt, order, options, early=before_evaluation)
         elif before_evaluation:
-            found = await self._by_rubric(prompt, order, options, None)
+            found = await self._by_rubric(prompt, order, options, Start(surprisal=surprisal))
         else:
             part: Part = "rubric" if writes else "evaluation"
-            found = await self._full(prompt, order, options, part)
+            found = await self._full(prompt, order, options, part, Start(surprisal=surprisal))
         return replace(found, injection_attempts=prompt.injection_attempts)
 
     async def write_rubric(self, comparison: Comparison, options: JudgingOptions) -> WrittenRubric:
@@ -96,27 +105,26 @@ class Reader:
         usage = usage_of(drafted)
         if written is None:
             return Pass(order, drafted.text, reason=reason, usage=usage)
+        start = Start(f"{write_rubric(written)}\n", drafted.surprisal)
         if early:
-            found = await self._by_rubric(prompt, order, options, written)
+            found = await self._by_rubric(prompt, order, options, start)
         else:
-            prefix = f"{write_rubric(written)}\n"
-            found = await self._full(prompt, order, options, "evaluation", prefix)
+            found = await self._full(prompt, order, options, "evaluation", start)
         return replace(found, rubric=written, usage=usage + found.usage)
 
     async def _by_rubric(
-        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, written: Rubric | None
+        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, start: Start
     ) -> Pass:
         """What follows a rubric: the verdict at once and, at full depth, the evaluation beside it.
 
-        The rubric is `written` where the judge has just done that, and else stands in the prompt.
+        The judge has just written the rubric with which it starts, or it stands in the prompt.
         """
-        at_once = self._verdict(prompt, order, options, self._format.verdict_prefix(written))
+        at_once = self._verdict(prompt, order, options, start)
         if options.depth == "verdict":
             found = await at_once
             return replace(found, early=found.probability)
-        prefix = f"{write_rubric(written)}\n" if written is not None else ""
         first, found = await together(
-            [at_once, self._full(prompt, order, options, "evaluation", prefix)]
+            [at_once, self._full(prompt, order, options, "evaluation", start)]
         )
         return replace(found, early=first.probability, usage=first.usage + found.usage)
 
@@ -126,14 +134,14 @@ class Reader:
         order: Order,
         options: JudgingOptions,
         begins_with: Part,
-        prefix: str = "",
+        start: Start,
     ) -> Pass:
         structured = self._role.config.structured_output
         grammar = self._format.grammar(begins_with) if structured else None
         generation = await self._engine.generate(
             GenerationRequest(
                 prompt,
-                prefill=prefix,
+                prefill=start.text,
                 max_tokens=self._role.config.sampling.judgement_tokens,
                 grammar=grammar,
                 # Free text may quote the closing tag; only the grammar makes it the end.
@@ -145,16 +153,17 @@ class Reader:
             )
         )
         calibration = self._role.config.calibration.at("full", order)
-        found = read_pass(generation, self._format, begins_with, order, calibration)
-        return replace(found, text=prefix + found.text)
+        found = begun(order, generation, start)
+        return read_pass(generation, self._format, begins_with, found, calibration)
 
     async def _verdict(
-        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, prefix: str
+        self, prompt: FilledPrompt, order: Order, options: JudgingOptions, start: Start
     ) -> Pass:
+        start = replace(start, text=start.text + self._format.verdict_prefix(None))
         generation = await self._engine.generate(
             GenerationRequest(
                 prompt,
-                prefill=prefix,
+                prefill=start.text,
                 max_tokens=1,
                 grammar="[12]" if self._role.config.structured_output else None,
                 read_labels=True,
@@ -163,7 +172,7 @@ class Reader:
                 priority=options.priority,
             )
         )
-        found = Pass(order, prefix + generation.text, usage=usage_of(generation))
+        found = begun(order, generation, start)
         if generation.text.strip() not in ("1", "2"):
             return replace(found, reason="unreadable")
         calibration = self._role.config.calibration.at("verdict", order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from models.calibration import Order, Platt
 from models.errors import UnreadableJudgement
@@ -14,15 +14,32 @@ from service.judging.judgement import AbstentionReason, Pass, Usage
 from service.judging.probability import label_mass, mirrored, probability_of_first
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a judge has written already when it is asked to go on.
+
+    Attributes:
+        text: with which its answer begins.
+        surprisal: the largest of its own words so far, in nats, where they are known.
+    """
+
+    text: str = ""
+    surprisal: float | None = None
+
+    def then(self, surprisal: float | None) -> float | None:
+        """The largest surprisal once more is written."""
+        known = [one for one in (self.surprisal, surprisal) if one is not None]
+        return max(known, default=None)
+
+
 def read_pass(
     generation: Generation,
     written_in: OutputFormat,
     begins_with: Part,
-    order: Order,
+    found: Pass,
     calibration: Platt,
 ) -> Pass:
-    """A written judgement as a pass; one that cannot be read is an abstention."""
-    found = Pass(order, generation.text, usage=usage_of(generation))
+    """A pass with the judgement that was written; one that cannot be read is an abstention."""
     try:
         written = written_in.read(generation.text, begins_with)
     except UnreadableJudgement:
@@ -31,12 +48,22 @@ def read_pass(
     return with_verdict(found, generation, calibration)
 
 
+def begun(order: Order, generation: Generation, start: Start) -> Pass:
+    """A pass whose verdict is still to be read."""
+    return Pass(
+        order,
+        start.text + generation.text,
+        surprisal=start.then(generation.surprisal),
+        usage=usage_of(generation),
+    )
+
+
 def with_verdict(found: Pass, generation: Generation, calibration: Platt) -> Pass:
     """The pass with its verdict and probability, from the label at the verdict token."""
     labels = generation.labels
     if labels is None:  # the verdict is not made of the release's label token
         return replace(found, reason="unreadable")
-    first = calibration.apply(probability_of_first(labels))
+    first = calibration.apply(probability_of_first(labels), found.surprisal)
     probability = mirrored(first, found.order)
     return replace(
         found,

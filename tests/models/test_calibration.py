@@ -12,6 +12,7 @@ from models.calibration import Calibration, OrderCalibration, Platt, sigmoid
 
 PROBABILITIES = st.floats(min_value=0, max_value=1)
 TEMPERATURES = st.floats(min_value=0.01, max_value=100)
+SURPRISALS = st.floats(min_value=0, max_value=1e6)
 BIASES = st.floats(min_value=-20, max_value=20)
 
 
@@ -31,6 +32,27 @@ def test_the_bias_is_added_after_the_division():
 
 def test_one_half_moves_by_the_bias_alone():
     assert Platt(temperature=7, bias=1.0).apply(0.5) == pytest.approx(0.7310585786300049)
+
+
+def test_surprise_divides_what_is_left():
+    platt = Platt(temperature=2, bias=0.25, doubt=3)
+    assert platt.apply(sigmoid(3.0), 0.0) == pytest.approx(sigmoid(1.75))
+    assert platt.apply(sigmoid(3.0), 0.5) == pytest.approx(sigmoid(1.75 / 2.5))
+
+
+@given(PROBABILITIES, st.lists(SURPRISALS, min_size=2, max_size=4), BIASES)
+@settings(deadline=None)
+def test_surprise_takes_from_the_sureness_and_changes_no_verdict(probability, surprisals, bias):
+    platt = Platt(temperature=1.5, bias=bias, doubt=2)
+    unsurprised = platt.apply(probability, 0.0)
+    found = [platt.apply(probability, surprisal) for surprisal in sorted(surprisals)]
+    assert all((p >= 0.5) == (unsurprised >= 0.5) for p in found)
+    assert all(abs(less - 0.5) <= abs(more - 0.5) + 1e-12 for more, less in pairwise(found))
+
+
+def test_who_wrote_nothing_is_as_sure_as_after_a_surprise_that_the_release_names():
+    platt = Platt(doubt=3, unknown=0.5)
+    assert platt.apply(0.9) == platt.apply(0.9, 0.5) != platt.apply(0.9, 0.0)
 
 
 @given(TEMPERATURES, BIASES)
@@ -100,6 +122,8 @@ def test_the_default_calibration_changes_nothing():
         {"full": {"given": {"temperature": -1}}},
         {"full": {"given": {"temperature": "warm"}}},
         {"full": {"given": {"slope": 2}}},
+        {"full": {"given": {"doubt": -0.1}}},
+        {"full": {"given": {"unknown": -0.1}}},
         {"full": {"both": {}}},
         {"quick": {}},
     ],
@@ -110,7 +134,7 @@ def test_a_calibration_that_makes_no_sense_is_refused(config):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("field", ["temperature", "bias"])
+@pytest.mark.parametrize("field", ["temperature", "bias", "doubt", "unknown"])
 def test_a_calibration_that_is_not_finite_is_refused(field, value):
     with pytest.raises(ValidationError, match=field):
         Platt.model_validate({field: value})

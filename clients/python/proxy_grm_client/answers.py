@@ -50,12 +50,15 @@ class Verdict(_Answer):
 
     Attributes:
         label_mass: share of the verdict token's probability that lies on 1 and 2.
+        surprisal: the largest, in nats, of a word of its own that the judge had before the verdict;
+            None where there was none. Where it is high the judge doubted what it wrote.
     """
 
     order: str
     preferred: Position | None
     probability: float | None
     label_mass: float | None = None
+    surprisal: float | None = None
     text: str
 
 

@@ -58,13 +58,16 @@ class RubricOut(Answer):
 class VerdictOut(Answer):
     """One pass; `preferred` and `probability` speak of the responses as they were sent.
 
-    `label_mass` is the share of the verdict token's probability that lies on 1 and 2.
+    `label_mass` is the share of the verdict token's probability that lies on 1 and 2; `surprisal`
+    the largest, in nats, of a word of its own that the judge had before it, null where there was
+    none: where it is high the judge doubted what it wrote, and the calibration heeds that.
     """
 
     order: Literal["given", "swapped"]
     preferred: Position | None
     probability: float | None
     label_mass: float | None
+    surprisal: float | None
     text: str
 
 

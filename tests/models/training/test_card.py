@@ -113,17 +113,22 @@ def test_shares_come_with_their_intervals_and_unknown_ones_are_left_out(tmp_path
     assert "AUROC" not in card
     assert "| colour | 90.0% |  |" in card
     assert "| count | 60.0% | 50.0% |" in card
-    assert "Calibration error" not in card
+    assert "Calibration before" not in card
 
 
 def test_calibration_is_told_from_the_runs_report(tmp_path, folder):
     report = {
-        depth: {order: {"passes": 9, "ece_before": 0.2, "ece_after": 0.01} for order in orders}
+        depth: {
+            order: {"passes": 9, "ece_before": 0.2, "ece_after": 0.01}
+            | {"auroc_before": 0.5, "auroc_after": 0.9}
+            for order in orders
+        }
         for depth, orders in {"full": ("given", "swapped"), "verdict": ("given",)}.items()
     }
     (tmp_path / "calibration.json").write_text(json.dumps(report))
     write_card(recipe(tmp_path), folder, METRICS)
-    rows = re.findall(r"\| (full|verdict) \| (given|swapped) \| 0\.2 \| 0\.01 \|", card_of(folder))
+    row = r"\| (full|verdict) \| (given|swapped) \| 0\.2 \| 0\.01 \| 0\.5 \| 0\.9 \|"
+    rows = re.findall(row, card_of(folder))
     assert rows == [("full", "given"), ("full", "swapped"), ("verdict", "given")]
 
 

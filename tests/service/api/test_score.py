@@ -92,6 +92,7 @@ async def test_a_comparison_gets_a_whole_judgement(start_gateway):
                 "preferred": 1,
                 "probability": pytest.approx(0.9),
                 "label_mass": pytest.approx(1.0),
+                "surprisal": None,
                 "text": WRITTEN + rest(1),
             }
         ],

@@ -76,6 +76,7 @@ async def test_a_generation_says_what_one_in_process_says(servers, remote):
         completion_tokens=18,
         cached_tokens=7,
         labels=generation.labels,
+        surprisal=0.1,  # of the tag; the fake's tokens are all alike
     )
     assert generation.labels is not None
     assert (generation.labels.first, generation.labels.second) == (-0.5, -1.5)
@@ -99,6 +100,7 @@ async def test_a_server_is_asked_for_what_the_request_says_and_for_nothing_of_it
             )
         )
     [body] = found["a"].asked
+    assert len(set(body.pop("logprob_token_ids"))) == 2
     system, user, assistant = body.pop("messages")
     assert system == {"role": "system", "content": "Judge."}
     assert assistant == {"role": "assistant", "content": "So: "}
@@ -120,6 +122,8 @@ async def test_a_server_is_asked_for_what_the_request_says_and_for_nothing_of_it
         "priority": 10,
         "cache_salt": "default",
         "structured_outputs": {"regex": "a+"},
+        "logprobs": True,
+        "return_tokens_as_token_ids": True,
         "top_p": 1.0,
         "top_k": 0,
         "min_p": 0.0,
@@ -141,6 +145,18 @@ async def test_tenants_share_nothing_that_a_server_caches(servers, remote):
 async def test_without_a_label_in_the_text_there_are_no_log_probabilities(servers, remote):
     async with remote(servers("a", script=lambda _: "hm")) as engine:
         assert (await engine.generate(request(read_labels=True))).labels is None
+
+
+async def test_a_verdict_alone_surprises_nobody(servers, remote):
+    async with remote(servers("a", script=lambda _: "2")) as engine:
+        found = await engine.generate(request(max_tokens=1, read_labels=True))
+    assert found.labels is not None
+    assert found.surprisal is None
+
+
+async def test_where_no_verdict_is_asked_for_every_token_counts(servers, remote):
+    async with remote(servers("a", script=lambda _: "<rubric>1</rubric>")) as engine:
+        assert (await engine.generate(request())).surprisal == 0.1
 
 
 async def test_it_is_ready_only_after_a_forward_pass_with_a_priority(servers, release):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from models.calibration import Calibration, OrderCalibration, Platt
+from models.calibration import Calibration, OrderCalibration, Platt, sigmoid
 from models.comparison import Comparison
 from models.judgement import GRAMMARS, RUBRIC_END, RUBRIC_GRAMMAR, verdict_prefix
 from models.release import Release
@@ -482,3 +482,48 @@ async def test_a_rubric_that_cannot_be_read_has_a_reason(
     assert written.rubric is None
     assert written.reason == reason
     assert written.usage.completion_tokens == 10
+
+
+# Surprise
+
+
+def wondering(request: GenerationRequest) -> Generation:
+    """`fair`, surprised by 0.25 in a rubric, by 0.5 in an evaluation and by 0.75 in both."""
+    found = fair(request)
+    if RUBRIC_END in request.stop:
+        return replace(generation(WRITTEN.rstrip()), surprisal=0.25)
+    if request.max_tokens == 1:
+        return found
+    if request.prefill:
+        found = replace(found, text=found.text.removeprefix(WRITTEN))
+    return replace(found, surprisal=0.75 if found.text.startswith("<rubric>") else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "rubric", "surprisals"),
+    [
+        (JudgingOptions(), None, [0.75]),
+        (JudgingOptions(), RUBRIC, [0.5]),
+        (JudgingOptions(depth="verdict"), None, [0.25]),
+        (JudgingOptions(depth="verdict"), RUBRIC, [None]),
+        (BOTH, None, [0.75, 0.75]),
+        (BOTH, RUBRIC, [0.5, 0.5]),
+        (JudgingOptions(depth="verdict", order="both"), None, [0.25, 0.25]),
+        (JudgingOptions(order="adaptive", band=0.5), None, [0.5, 0.5]),
+        (JudgingOptions(votes=2, temperature=0.7), None, [0.75, 0.75]),
+    ],
+)
+async def test_a_pass_knows_how_surprised_the_judge_was_by_all_it_wrote(
+    options: JudgingOptions, rubric: Rubric | None, surprisals: list[float | None], release: Release
+):
+    found, _ = await judged(release, wondering, options, rubric)
+    assert [one.surprisal for one in found.passes] == surprisals
+
+
+async def test_surprise_makes_less_sure_and_an_early_verdict_too(release: Release):
+    doubting = OrderCalibration(given=Platt(doubt=4.0), swapped=Platt(doubt=4.0))
+    calibrated = with_config(release, calibration=Calibration(full=doubting, verdict=doubting))
+    found, _ = await judged(calibrated, wondering, JudgingOptions(order="adaptive", band=0.1))
+    [one] = found.passes
+    assert one.early == pytest.approx(sigmoid(math.log(9) / 2))  # the rubric's surprise, 0.25
+    assert one.probability == pytest.approx(sigmoid(math.log(9) / 3))
