@@ -8,7 +8,7 @@ does better than chance.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from models.toyworld.phrasing import TOPICS
@@ -30,7 +30,8 @@ from models.toyworld.scene import (
 _PLACES = {True: ("above", "below"), False: ("to the left", "to the right")}
 """By whether the question is about rows."""
 
-_NOWHERE = "nowhere"
+NOWHERE = "nowhere"
+"""The place of what is not there."""
 
 Cell = tuple[int, int]
 Kind = tuple[str, str]
@@ -307,14 +308,7 @@ class Planner:
             cell = next(c for c in self._free if c not in {(o.row, o.column) for o in objects})
             return [*objects, random_object(self.rng, cell, held_out=False, digits=False)]
         at = self.rng.randrange(len(objects))
-        old = objects[at]
-        while True:
-            new = random_object(self.rng, (old.row, old.column), held_out=False, digits=False)
-            same = sum(
-                (old.shape == new.shape, old.colour == new.colour, old.size == new.size),
-            )
-            if same == 2:
-                return [*objects[:at], new, *objects[at + 1 :]]
+        return [*objects[:at], with_other_detail(objects[at], self.rng), *objects[at + 1 :]]
 
     def _two_kinds(self) -> tuple[Kind, Kind]:
         one = self._kind()
@@ -341,6 +335,14 @@ _PLANS: dict[str, Callable[[Planner], Aspect]] = {
 ASPECTS = tuple(_PLANS)
 
 
+def with_other_detail(old: SceneObject, rng: random.Random) -> SceneObject:
+    """The same thing but for its shape, its colour or its size; never kept from training."""
+    while True:
+        new = random_object(rng, (old.row, old.column), held_out=False, digits=False)
+        if (old.shape == new.shape) + (old.colour == new.colour) + (old.size == new.size) == 2:
+            return new
+
+
 def finding(family: str, claim: str, truth: str) -> str:
     """``number 3, is 2: wrong``: the truth beside the claim: the two need only be compared."""
     return f"{TOPICS[family]} {claim}, is {truth}: {'correct' if claim == truth else 'wrong'}"
@@ -350,7 +352,7 @@ def count_fact(scene: Scene, shape: str, colour: str) -> Fact:
     """``red circles: top A, lower C: 2``: whoever names the places only has to count them."""
     found = scene.find(shape, colour)
     number = str(len(found))
-    listed = f" {', '.join(o.place for o in found) or _NOWHERE}: {number}"
+    listed = f" {', '.join(o.place for o in found) or NOWHERE}: {number}"
     return Fact((f"{colour} {shape}s:", listed), number, DIGITS[1:6], "count")
 
 
@@ -368,7 +370,7 @@ def existence_fact(scene: Scene, shape: str, colour: str) -> Fact:
     """``a red circle: lower C: yes``: the first place, if any, then the answer."""
     found = scene.find(shape, colour)
     answer = "yes" if found else "no"
-    seen = f" {found[0].place if found else _NOWHERE}: {answer}"
+    seen = f" {found[0].place if found else NOWHERE}: {answer}"
     return Fact((f"a {colour} {shape}:", seen), answer, ("yes", "no"), "existence")
 
 
@@ -421,6 +423,34 @@ def description_fact(scene: Scene) -> Fact:
     """``all: top A small red circle, lower C large blue square``, in reading order."""
     listed = ", ".join(f"{o.place} {o.size} {o.name}" for o in scene.objects)
     return Fact(("all:", f" {listed}"), list_objects(scene))
+
+
+def places_fact(scene: Scene, things: Sequence[str]) -> Fact:
+    """``small red circle top A, large blue circle nowhere``: of each thing where it is.
+
+    Args:
+        scene: looked at.
+        things: size, colour and shape, as descriptions list them.
+    """
+    places = find_places(things, description_fact(scene).text)
+    pieces: list[str] = []
+    for thing, place in zip(things, places, strict=True):
+        pieces += [f", {thing}" if pieces else thing, f" {place}"]
+    return Fact(tuple(pieces), "".join(pieces))
+
+
+def find_places(things: Sequence[str], everything: str) -> list[str]:
+    """Where each thing is; of equal things each has a place of its own, as far as there are.
+
+    Args:
+        things: as descriptions list them.
+        everything: the text of `description_fact`.
+    """
+    places: dict[str, list[str]] = {}
+    for entry in everything.removeprefix("all: ").split(", "):
+        row, column, thing = entry.split(" ", 2)
+        places.setdefault(thing, []).append(f"{row} {column}")
+    return [found.pop(0) if (found := places.get(thing)) else NOWHERE for thing in things]
 
 
 def list_objects(scene: Scene) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 from models.comparison import Comparison, JudgeImage, LabeledComparison, Position, other
 from models.judgement import write_judgement
 from models.rubric import Rubric
-from models.toyworld.aspects import ASPECTS, Aspect, Planner, finding
+from models.toyworld.aspects import ASPECTS, Aspect, Planner, find_places, finding
 from models.toyworld.phrasing import (
     INSTRUCTIONS,
     NAMES,
@@ -447,7 +447,8 @@ def _justification(matters: tuple[Matter, ...], findings: Findings, label: Posit
             continue
         right = claims[label - 1]
         if matter.topic == TOPICS["description"]:
-            claims, right = [_gone_through(finding) for finding in sides], NAMES[label - 1]
+            claims = [_gone_through(finding, matter.standard) for finding in sides]
+            right = NAMES[label - 1]
         said = ", ".join(f"{name} {claim}" for name, claim in zip(NAMES, claims, strict=True))
         return f"They differ in {matter.topic}: {said}. Right is {right}."
     raise ValueError("the responses do not differ")
@@ -458,12 +459,14 @@ def _claimed(matter: Matter, finding: str) -> str:
     return claim.removeprefix(f"{matter.topic} ")
 
 
-def _gone_through(finding: str) -> str:
-    """``small red star yes, large blue circle no, rest no``: what a description says is there.
+def _gone_through(finding: str, everything: str) -> str:
+    """``small red star top A, large blue circle nowhere, rest no``: where what is described is.
 
     One look at a time: that two lists differ, and where, is seen late by a small network.
     """
-    claimed, _, found = finding.removeprefix(f"{TOPICS['description']} ").partition(", is ")
-    said, shown = claimed.split(", "), found.rpartition(": ")[0].split(", ")
-    marks = [f"{thing} {'yes' if thing in shown else 'no'}" for thing in said]
-    return ", ".join(marks + ["rest no"] * (len(said) < len(shown)))
+    claimed = finding.removeprefix(f"{TOPICS['description']} ").partition(", is ")[0]
+    things = claimed.split(", ")
+    places = find_places(things, everything)
+    marks = [f"{thing} {place}" for thing, place in zip(things, places, strict=True)]
+    left_out = len(things) < len(everything.split(", "))
+    return ", ".join(marks + ["rest no"] * left_out)

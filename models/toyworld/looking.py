@@ -13,8 +13,10 @@ from models.toyworld.aspects import (
     description_fact,
     digit_fact,
     existence_fact,
+    places_fact,
     relation_fact,
     size_fact,
+    with_other_detail,
 )
 from models.toyworld.scene import CELLS, COLOURS, COLUMNS, HELD_OUT, ROWS, SHAPES, Scene
 
@@ -104,6 +106,14 @@ def _digit(scene: Scene, rng: random.Random) -> Fact | None:
     return digit_fact(scene, rng.choice(seen)) if seen else None
 
 
+def _places(scene: Scene, rng: random.Random) -> Fact | None:
+    """Of up to three things: half are there, and the others would be but for one detail."""
+    shown = [o for o in scene.objects if not o.is_digit and not o.is_held_out]
+    asked = rng.sample(shown, min(3, len(shown)))
+    asked = [o if rng.random() < 0.5 else with_other_detail(o, rng) for o in asked]
+    return places_fact(scene, [f"{o.size} {o.name}" for o in asked]) if asked else None
+
+
 def _description(scene: Scene, _rng: random.Random) -> Fact | None:
     if len(scene.objects) > 4 or any(o.is_held_out for o in scene.objects):
         return None
@@ -124,4 +134,6 @@ _LOOKS: tuple[Callable[[Scene, random.Random], Fact | None], ...] = (
     _digit,
     _description,
     _description,
+    _places,
+    _places,
 )

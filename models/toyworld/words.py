@@ -8,6 +8,6 @@ LABEL_WORDS = frozenset(
         *COLOURS, *SHAPES, *SIZES, *DIGITS, *ROWS, *COLUMNS, *TOPICS.values(),
         "correct", "wrong", "yes", "no",
         "left", "right", "above", "below", "word", "sentence", "short", "long",
-        "not", "asked",
+        "not", "asked", "nowhere",
     }
 )  # fmt: skip
