@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from models.toyworld.phrasing import TOPICS
 from models.toyworld.scene import (
@@ -69,7 +69,6 @@ class Aspect:
         names: fills the holes of the family's phrasings.
         claims: what is true, and what a wrong response claims.
         objects: must be in the scene.
-        otherwise: what stands there instead where the wrong claim is true.
         look: reads the fact out of a scene; None where the scene does not settle it.
         alone: nothing but `objects` may be in the scene.
     """
@@ -78,7 +77,6 @@ class Aspect:
     names: dict[str, str]
     claims: tuple[str, str]
     objects: tuple[SceneObject, ...]
-    otherwise: tuple[SceneObject, ...]
     look: Callable[[Scene], Fact | None]
     alone: bool = False
 
@@ -132,17 +130,6 @@ class Planner:
                 self._free.remove((other.row, other.column))
         return scene
 
-    def other_scene(self, scene: Scene, aspect: Aspect, others: list[Aspect]) -> Scene | None:
-        """The same scene but that the wrong claim about `aspect` is true; None if they clash."""
-        # All of its kinds go: what is said to be nowhere may have stood in several places.
-        gone = {(o.shape, o.colour) for o in aspect.objects}
-        kept = [o for o in scene.objects if (o.shape, o.colour) not in gone]
-        taken = {(o.row, o.column) for o in aspect.otherwise}
-        found = arrange([o for o in kept if (o.row, o.column) not in taken] + [*aspect.otherwise])
-        fact = aspect.look(found)
-        settled = fact is not None and fact.answer == aspect.claims[1]
-        return found if settled and _shows(found, others) else None
-
     def _distractor(self) -> SceneObject:
         """Half of them share the shape or the colour of what is asked about."""
         cell = self._free[-1]
@@ -182,13 +169,13 @@ class Planner:
         one = self.rng.randint(1, 5)
         two = self.rng.choice([n for n in range(1, 6) if n != one and abs(n - one) <= 2])
         claims = self._flip((str(one), str(two)))
+        # As many cells are taken whichever claim is true.
         objects = tuple(self._place(kind) for _ in range(max(one, two)))
         return Aspect(
             "count",
             {"kind": _name(kind)},
             claims,
             objects[: int(claims[0])],
-            objects[: int(claims[1])],
             lambda scene: count_fact(scene, shape, colour),
         )
 
@@ -199,13 +186,11 @@ class Planner:
         if not self.held_out:
             others = [c for c in others if (shape, c) not in HELD_OUT]
         claims = self._flip((colour, self.rng.choice(others)))
-        o = self._place((shape, claims[0]))
         return Aspect(
             "colour",
             {"shape": shape},
             claims,
-            (o,),
-            (replace(o, colour=claims[1]),),
+            (self._place((shape, claims[0])),),
             lambda scene: colour_fact(scene, shape),
         )
 
@@ -213,12 +198,12 @@ class Planner:
         """Whether there is one of a kind."""
         shape, colour = kind = self._kind()
         claims = self._flip(("yes", "no"))
-        there, nothing = (self._place(kind),), ()
+        there = (self._place(kind),)  # a cell is taken whichever claim is true
         return Aspect(
             "existence",
             {"kind": _name(kind)},
             claims,
-            *((there, nothing) if claims[0] == "yes" else (nothing, there)),
+            there if claims[0] == "yes" else (),
             lambda scene: existence_fact(scene, shape, colour),
         )
 
@@ -240,12 +225,7 @@ class Planner:
                 "after": places[1] if vertical else f"{places[1]} of",
             },
             claims,
-            objects := tuple(
-                self._place(k, cell=c) for k, c in zip((one, two), cells, strict=True)
-            ),
-            tuple(
-                replace(o, row=c[0], column=c[1]) for o, c in zip(objects, cells[::-1], strict=True)
-            ),
+            tuple(self._place(k, cell=c) for k, c in zip((one, two), cells, strict=True)),
             lambda scene: relation_fact(scene, one, two, vertical=vertical),
         )
 
@@ -258,10 +238,7 @@ class Planner:
             "size",
             {"one": _name(one), "two": _name(two)},
             claims,
-            objects := tuple(
-                self._place(k, size=s) for k, s in zip((one, two), sizes, strict=True)
-            ),
-            tuple(replace(o, size=s) for o, s in zip(objects, sizes[::-1], strict=True)),
+            tuple(self._place(k, size=s) for k, s in zip((one, two), sizes, strict=True)),
             lambda scene: size_fact(scene, one, two),
         )
 
@@ -272,13 +249,11 @@ class Planner:
         if not self.held_out:
             others = [d for d in others if (d, colour) not in HELD_OUT]
         claims = self._flip((value, self.rng.choice(others)))
-        o = self._place((claims[0], colour))
         return Aspect(
             "digit",
             {"colour": colour},
             claims,
-            (o,),
-            (replace(o, shape=claims[1]),),
+            (self._place((claims[0], colour)),),
             lambda scene: digit_fact(scene, colour),
         )
 
@@ -297,7 +272,6 @@ class Planner:
             {},
             (list_objects(true), list_objects(false)),
             true.objects,
-            false.objects,
             description_fact,
             alone=True,
         )
@@ -447,7 +421,8 @@ def find_places(things: Sequence[str], everything: str) -> list[str]:
         everything: the text of `description_fact`.
     """
     places: dict[str, list[str]] = {}
-    for entry in everything.removeprefix("all: ").split(", "):
+    listed = everything.removeprefix("all: ")
+    for entry in listed.split(", ") if listed else ():
         row, column, thing = entry.split(" ", 2)
         places.setdefault(thing, []).append(f"{row} {column}")
     return [found.pop(0) if (found := places.get(thing)) else NOWHERE for thing in things]

@@ -95,8 +95,6 @@ class ToyCase:
         priorities: the two matters that the rubric weighs, the heavier one first. In the
             rubric stratum it decides.
         findings: of each response, about the matters in that order.
-        otherwise: the scene in which what decides is the other way round, and with it the verdict;
-            None where there is no such scene.
     """
 
     family: str
@@ -108,7 +106,6 @@ class ToyCase:
     rubric: Rubric
     priorities: tuple[Matter, ...]
     findings: Findings
-    otherwise: Scene | None = None
 
     @property
     def evaluation(self) -> str:
@@ -188,7 +185,6 @@ class ToyCase:
             label=label,
             priorities=priorities,
             findings=findings,
-            otherwise=None,
             rubric=_rubric(priorities, _justification(priorities, findings, label)),
         )
 
@@ -362,15 +358,7 @@ class _Maker:
             rubric=_rubric(matters, _justification(matters, findings, label)),
             priorities=matters,
             findings=findings,
-            otherwise=self._other_scene(weighed, scene),
         )
-
-    def _other_scene(self, weighed: tuple[Aspect | Matter, ...], scene: Scene) -> Scene | None:
-        first, *rest = weighed
-        if self.stratum == "text" or not isinstance(first, Aspect):
-            return None
-        others = [w for w in rest if isinstance(w, Aspect)]
-        return self.planner.other_scene(scene, first, others)
 
     def _short_aspect(self) -> tuple[Aspect, str]:
         return self.planner.plan(self.rng.choice(_SHORT)), self.rng.choice(list(INSTRUCTIONS))

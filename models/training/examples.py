@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from models.comparison import JudgeImage, LabeledComparison, Position, other
+from models.comparison import JudgeImage, LabeledComparison, Position
 from models.judgement import ANSWER_END, verdict_prefix, write_judgement, write_rubric
 from models.neutralise import Neutraliser
 from models.prompts import FilledPrompt, Layout, Prompts
@@ -59,8 +59,6 @@ class Mixture:
         rubric_given: share of a judge's examples with the rubric in the prompt.
         vague, misweighted: share of teacher rubrics with that fault.
         unstated: share of given rubrics that leave what the image shows to their reader.
-        misread: share of a judge's examples with a rubric of its own that misreads the image, or
-            what the asker puts first; the verdict is right, and nothing else is learned.
     """
 
     empty_evaluation: float = 0.3
@@ -68,7 +66,6 @@ class Mixture:
     vague: float = 0.15
     misweighted: float = 0.15
     unstated: float = 0.3
-    misread: float = 0.0
 
 
 def judge_example(
@@ -85,13 +82,12 @@ def judge_example(
     """
     given = rng.random() < mixture.rubric_given
     at_once = rng.random() < mixture.empty_evaluation
-    if not given and rng.random() < mixture.misread:
-        return _misread(case, prompts, neutralise, rng, at_once=at_once)
     if given:
         if case.stratum == "rubric" and rng.random() < 0.5:
             case = case.with_priority_reversed()
         case = case.with_rubric_varied(rng, stated=rng.random() >= mixture.unstated)
     else:
+        rng.random()  # of no use any more: without it a seed would give other examples
         case = case.with_rubric(
             teacher_rubric(case, rng, vague=mixture.vague, misweighted=mixture.misweighted)
         )
@@ -107,27 +103,6 @@ def judge_example(
     if case.rubric.justification != case.justification:
         return example  # a teacher who is vague, or weighs the wrong way round, hints at nothing
     return replace(example, label=case.label, hints=(case.justification.removesuffix("."),))
-
-
-def _misread(
-    case: ToyCase, prompts: Prompts, neutralise: Neutraliser, rng: random.Random, *, at_once: bool
-) -> Example:
-    """What a judge wrote who saw another image, or read another wish, and the verdict all the same.
-
-    A judge that only met its own words when they were right is sure of its verdict however
-    uncertain it was of what it saw; this one has to look again. Where nothing could be misread,
-    what it wrote is right.
-    """
-    written = case
-    if case.stratum == "rubric" and rng.random() < 0.5:
-        written = case.with_priority_reversed()
-    elif case.otherwise is not None:
-        case = replace(case, scene=case.otherwise, label=other(case.label))
-    prompt = prompts["write_rubric"].fill(case.labeled().comparison, neutralise)
-    evaluation = "" if at_once else neutralise(written.evaluation).text
-    end = f"{case.label}{ANSWER_END}"
-    judgement = write_judgement(written.rubric, evaluation, case.label)
-    return Example(prompt.system, prompt.user, (judgement.removesuffix(end), end))
 
 
 def _said(case: ToyCase) -> tuple[str, ...]:

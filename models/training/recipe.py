@@ -72,9 +72,6 @@ class ExampleSource(_Part):
         rubric_given: share that is given the rubric.
         vague, misweighted: share of teacher rubrics with that fault (`toyworld` only).
         unstated: share of given rubrics that leave the facts to their reader (`toyworld` only).
-        misread: share of a judge's own rubrics that are given and misread the image or the wish,
-            while the verdict is right: how sure it is should not hang on the rubric alone
-            (`toyworld` only).
         facts: share that is facts about scenes instead, with responses about them to judge, to
             keep the eyes open and to practise depth verdict (`toyworld` only).
         facts_each: how many are tried about one scene.
@@ -93,7 +90,6 @@ class ExampleSource(_Part):
     vague: float = Field(default=0.15, ge=0, le=1)
     misweighted: float = Field(default=0.15, ge=0, le=1)
     unstated: float = Field(default=0.3, ge=0, le=1)
-    misread: float = Field(default=0.0, ge=0, le=1)
     facts: float = Field(default=0.0, ge=0, le=1)
     facts_each: int = Field(default=12, ge=1)
     favour: dict[str, float] = {}

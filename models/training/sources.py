@@ -55,7 +55,6 @@ def example_maker(
         vague=source.vague,
         misweighted=source.misweighted,
         unstated=source.unstated,
-        misread=source.misread,
     )
     seed = f"{source.seed}/{role}"
     if source.source == "toyworld":

@@ -18,7 +18,7 @@ from models.toyworld.phrasing import (
     STATEMENTS,
     TOPICS,
 )
-from models.toyworld.scene import COLOURS, COLUMNS, HELD_OUT, ROWS, SHAPES, Scene
+from models.toyworld.scene import COLOURS, COLUMNS, HELD_OUT, ROWS, SHAPES, Scene, SceneObject
 
 COLOUR, SHAPE, DIGIT = "|".join(COLOURS), "|".join(SHAPES), "[0-9]"
 KIND = f"(?:{COLOUR}) (?:{SHAPE})"
@@ -184,6 +184,15 @@ class Oracle:
             looked_at += f": {', '.join(place(*cell) for cell in named) or 'nowhere'}"
         return f"{looked_at}: {self.truth(scene, asked)}"
 
+    def places(self, scene: Scene, things: list[str]) -> list[str]:
+        """Where each thing is: the nth of equal ones at the nth place that shows such a thing."""
+        found: list[str] = []
+        for at, thing in enumerate(things):
+            equal = sorted((o.row, o.column) for o in scene.objects if named(o) == thing)
+            before = things[:at].count(thing)
+            found.append(place(*equal[before]) if before < len(equal) else "nowhere")
+        return found
+
     def _seen(self, scene: Scene, asked: Asked, kind: str) -> str:
         ((row, column, size),) = self._of_kind(scene, kind)
         if asked.family == "size":
@@ -225,9 +234,7 @@ class Oracle:
 
     def _description(self, scene: Scene, _asked: Asked) -> str:
         in_order = sorted(scene.objects, key=lambda o: 100 * o.row + o.column)
-        return ", ".join(
-            f"{o.size} {o.colour} {'digit ' * o.shape.isdigit()}{o.shape}" for o in in_order
-        )
+        return ", ".join(map(named, in_order))
 
     def true_of_something(self, scene: Scene, family: str, claim: str) -> bool:
         """Whether the claim answers some question of its family about this scene."""
@@ -253,6 +260,11 @@ class Oracle:
 def cells(scene: Scene) -> list[tuple[int, int]]:
     """Where something stands."""
     return [(o.row, o.column) for o in scene.objects]
+
+
+def named(o: SceneObject) -> str:
+    """What a description calls it."""
+    return f"{o.size} {o.colour} {'digit ' * o.shape.isdigit()}{o.shape}"
 
 
 def place(row: int, column: int) -> str:

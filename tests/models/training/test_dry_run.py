@@ -31,7 +31,6 @@ PROCESSES = {
     "paper-grpo": 8,
     "tiny-look": 1,
     "tiny-sft-judge": 1,
-    "tiny-doubt": 1,
     "tiny-settle": 1,
     "tiny-sft-proxy": 1,
 }

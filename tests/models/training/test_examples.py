@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import random
 import re
 
@@ -345,92 +344,6 @@ def test_training_goes_through_the_transform_of_serving(make):
 def test_pictures_have_no_length():
     assert Example("ab", ("cd", PICTURE, "e"), ("", "fgh")).length == 8
     assert Example("", (PICTURE,), ()).length == 0
-
-
-# Images that were misread
-
-MISREAD = Mixture(empty_evaluation=0.4, rubric_given=0, misread=1)
-
-
-def was_misread(example):
-    return example.answer[0] != ""
-
-
-@functools.cache
-def turnable_cases(number):
-    rng, found = random.Random(21), []
-    while len(found) < number:
-        if (case := make_case(rng)).otherwise is not None:
-            found.append(case)
-    return found
-
-
-def misread_wish(example, case):
-    """Whether it weighs the matters the other way round."""
-    return case.stratum == "rubric" and read(example).rubric != case.rubric
-
-
-@pytest.mark.parametrize("empty", [0, 1], ids=["evaluated", "at once"])
-def test_of_what_was_misread_nothing_but_the_verdict_is_learned(empty):
-    mixture = dataclasses.replace(MISREAD, empty_evaluation=empty)
-    for seed, case in enumerate(turnable_cases(100)):
-        example = judged(case, seed, mixture)
-        written, learned = example.answer
-        wish = misread_wish(example, case)
-        label = case.label if wish else 3 - case.label
-        writer = case.with_priority_reversed() if wish else case
-        assert learned == f"{label}</answer>"
-        assert written.endswith("<answer>")
-        judgement = read(example)
-        assert judgement.preferred == label
-        assert judgement.rubric == writer.rubric
-        assert judgement.evaluation == ("" if empty else writer.evaluation)
-        assert example.evaluation_is_empty == bool(empty)
-        assert (example.label, example.hints) == (None, ())
-
-
-def test_the_picture_of_what_was_misread_is_the_one_the_verdict_is_right_about():
-    wishes = 0
-    for seed, case in enumerate(turnable_cases(100)):
-        example = judged(case, seed, MISREAD)
-        (picture,) = example.user[:-1]
-        wishes += (wish := misread_wish(example, case))
-        seen = case.scene if wish else case.otherwise
-        assert picture.pixels.tobytes() == draw(seen).tobytes()
-        plain = judged(case, seed, dataclasses.replace(MISREAD, misread=0))
-        assert shown(example) == shown(plain)
-    rubric_decided = sum(case.stratum == "rubric" for case in turnable_cases(100))
-    assert 0.3 < wishes / rubric_decided < 0.7
-
-
-@pytest.mark.parametrize("misread", [0.0, 0.25, 0.6, 1.0])
-def test_so_many_of_a_judges_own_rubrics_are_misread_and_no_given_one(misread):
-    mixture = Mixture(empty_evaluation=0.4, rubric_given=0.4, misread=misread)
-    examples = [judged(case, seed, mixture) for seed, case in enumerate(turnable_cases(800))]
-    given = [e for e in examples if was_given(e)]
-    own = [e for e in examples if not was_given(e)]
-    assert share(examples, was_given) == pytest.approx(0.4, abs=0.07)
-    assert not any(map(was_misread, given))
-    deviation = (misread * (1 - misread) / len(own)) ** 0.5
-    assert abs(share(own, was_misread) - misread) <= 4 * deviation
-    empty = share([e for e in own if was_misread(e)] or own, lambda e: e.evaluation_is_empty)
-    assert empty == pytest.approx(0.4, abs=0.2)
-
-
-@pytest.mark.parametrize("stratum", STRATA)
-def test_where_nothing_can_be_misread_what_is_written_is_right(stratum):
-    case = dataclasses.replace(make_case(random.Random(1), CaseOptions(stratum)), otherwise=None)
-    for seed in range(20):
-        example = judged(case, seed, MISREAD)
-        assert read(example).preferred == case.label
-        assert misread_wish(example, case) or read(example).rubric == case.rubric
-
-
-def test_either_response_is_as_often_the_better_one_where_the_image_was_misread():
-    examples = [judged(case, seed, MISREAD) for seed, case in enumerate(turnable_cases(2000))]
-    assert all(map(was_misread, examples))
-    first = share(examples, lambda e: e.answer[1] == "1</answer>")
-    assert first == pytest.approx(0.5, abs=0.04)
 
 
 # Hints

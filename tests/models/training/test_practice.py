@@ -45,14 +45,16 @@ def test_a_look_says_facts_and_nothing_else():
     ids=["checked", "compared"],
 )
 def test_what_is_said_of_a_fact_is_given_and_its_judgement_is_learned(learned, given_before):
+    total = 0
     for seed in range(20):
         scene = make_case(random.Random(seed)).scene
         answer = look_example(scene, random.Random(seed), 24, judged=True).answer
         assert len(answer) % 2 == 0
         found = [place for place, piece in enumerate(answer) if re.search(learned, piece)]
-        assert found
+        total += len(found)
         assert all(place % 2 == 1 for place in found)
         assert all(re.search(given_before, answer[place - 1]) for place in found)
+    assert total > 40
 
 
 def test_two_responses_stand_before_the_fact_as_often_as_after_it():

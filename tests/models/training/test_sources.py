@@ -349,15 +349,6 @@ def test_a_drawn_judge_writes_rubrics_that_state_the_facts():
     assert all("<eval></eval>" in answer for answer in answers)
 
 
-@pytest.mark.parametrize(("misread", "low", "high"), [(0.0, 0, 0), (0.5, 30, 70), (1.0, 100, 100)])
-def test_so_many_of_a_drawn_judges_own_rubrics_are_given_and_only_their_verdict_learned(
-    misread, low, high
-):
-    source = ExampleSource(source="toyworld", examples=100, seed=3, rubric_given=0, misread=misread)
-    _, make = example_maker(source, "judge", TOKENS)
-    assert low <= sum(make(index).answer[0] != "" for index in range(100)) <= high
-
-
 @pytest.mark.parametrize(("unstated", "low", "high"), [(0.0, 0, 0), (0.4, 20, 60), (1.0, 100, 100)])
 def test_so_many_of_a_drawn_proxys_rubrics_leave_the_facts_unstated(unstated, low, high):
     asked, _ = drawn("proxy", rubric_given=0, unstated=unstated)
