@@ -150,10 +150,13 @@ def _patient_client(url: str) -> redis.Redis:
 
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
-    """The URL of a real Redis in which nothing is kept yet."""
+    """The URL of a real Redis in which nothing is kept yet.
+
+    It is waited for: what a store does not wait for, a slow machine would lose now and then.
+    """
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
-    return redis_server
+    return f"{redis_server}?socket_timeout=600&socket_connect_timeout=600"
 
 
 @pytest.fixture(scope="session")
@@ -389,6 +392,28 @@ def until() -> Callable[..., Awaitable[None]]:
         raise AssertionError(f"not so within {within_s} s")
 
     return waited
+
+
+@pytest.fixture
+def late() -> Callable[..., Awaitable[httpx.Response]]:
+    """Asks with ever more time until it runs out in the engine, and not on the way there.
+
+    `ask` takes the seconds; `passes` are the generations that have begun by then.
+    """
+
+    async def answer_to(
+        ask: Callable[[float], Awaitable[httpx.Response]], engine: ScriptedEngine, passes: int = 1
+    ) -> httpx.Response:
+        for timeout_s in (0.05, 0.5, 5, 50):
+            engine.requests.clear()
+            engine.cancelled = 0
+            answer = await ask(timeout_s)
+            assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+            if len(engine.requests) == passes:
+                return answer
+        raise AssertionError(f"never {passes} passes")
+
+    return answer_to
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ class Fixed(Evaluator):
 
     @classmethod
     def build(cls, config: EvaluatorConfig, around: Surroundings) -> Fixed:
-        raise NotImplementedError
+        return cls(None)
 
     async def evaluate(
         self, comparison: Comparison, rubric: Rubric, priority: Priority = "interactive"
