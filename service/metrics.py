@@ -9,6 +9,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
+_OUR_FAULT = ("engine_unavailable", "store_unavailable", "deadline_exceeded", "overloaded")
+
 
 class Metrics:
     """The service's own series; vLLM's ``vllm:*`` stand beside them in the global registry.
@@ -147,25 +149,27 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )  # admitted | full | hopeless | displaced | too_long | left
-        for outcome in ("admitted", "full", "hopeless", "displaced", "too_long", "left"):
-            self.admission.labels(outcome)
-        for reason in ("unreadable", "truncated", "disagreement"):
-            self.abstentions.labels(reason)
-        for stage in ("queue", "image", "engine", "total"):
-            self.stage_seconds.labels(stage)
-        for stopped in ("agreed", "attempts", "unchecked", "deadline", "failed"):
-            self.rubric_gate.labels(stopped)
-        for source in ("judge", "evaluator"):
-            self.label_mass.labels(source)
-            self.low_label_mass.labels(source)
-        for outcome in ("hit", "miss", "unavailable"):
-            self.cache.labels(outcome)
-        for place in ("first", "second"):
-            self.verdicts_by_reading.labels(place)
-        for preferred in ("longer", "shorter"):
-            self.verdicts_by_length.labels(preferred)
-        for outcome in ("same", "changed", "abstain", "failed", "skipped"):
-            self.probes.labels(outcome)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """So that shares are known, and increases seen, before the first of a kind happens."""
+        for route in ("/score", "/score/batch line"):
+            for outcome in ("ok", *_OUR_FAULT):
+                self.requests.labels(route, outcome)
+        for metric, values in (
+            (self.admission, ("admitted", "full", "hopeless", "displaced", "too_long", "left")),
+            (self.abstentions, ("unreadable", "truncated", "disagreement")),
+            (self.stage_seconds, ("queue", "image", "engine", "total")),
+            (self.rubric_gate, ("agreed", "attempts", "unchecked", "deadline", "failed")),
+            (self.label_mass, ("judge", "evaluator")),
+            (self.low_label_mass, ("judge", "evaluator")),
+            (self.cache, ("hit", "miss", "unavailable")),
+            (self.verdicts_by_reading, ("first", "second")),
+            (self.verdicts_by_length, ("longer", "shorter")),
+            (self.probes, ("same", "changed", "abstain", "failed", "skipped")),
+        ):
+            for value in values:
+                metric.labels(value)
 
     def saw_label_mass(
         self, source: Literal["judge", "evaluator"], masses: Iterable[float | None], least: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -55,12 +56,15 @@ class Known:
         return Arrivals("/score", self.body, rate, seconds, timeout_s, self.right)
 
 
-async def known(url: str, count: int = 64, **options: Any) -> Known:
+async def known(
+    url: str, count: int = 64, *, headers: Mapping[str, str] | None = None, **options: Any
+) -> Known:
     """Asks for so many verdicts once; also warms the gateway up.
 
     Args:
         url: of a gateway.
         count: of different comparisons.
+        headers: with the key, where the gateway asks for one.
         options: of the requests to come.
 
     Raises:
@@ -73,7 +77,7 @@ async def known(url: str, count: int = 64, **options: Any) -> Known:
 
     async def one(client: httpx.AsyncClient, body: bytes) -> int:
         async with turns:
-            answer = await client.post("/score", content=body, headers=JSON)
+            answer = await client.post("/score", content=body, headers=JSON | dict(headers or {}))
         if not answer.is_success:
             raise DrillFailed(f"with nobody else there: {answer.text[:500]}")
         return json.loads(answer.content)["preferred"]

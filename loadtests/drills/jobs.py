@@ -5,18 +5,32 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import httpx
 
 from loadtests.bodies import RUBRIC, drawn
 from loadtests.drills.rows import DrillFailed
-from loadtests.drills.site import Gateway, eventually
+from loadtests.drills.site import eventually
 
 _LONGEST_S = 3600.0
 _MOST_CASES = 256
 _SHOWN = 5
+
+
+class Front(Protocol):
+    """Where jobs are handed in: a gateway, or what stands before several."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of every request: the key, where it asks for one."""
+        ...
 
 
 def job_lines(count: int) -> list[bytes]:
@@ -29,7 +43,7 @@ def job_lines(count: int) -> list[bytes]:
     ]
 
 
-def sent_job(gateway: Gateway, lines: Sequence[bytes]) -> str:
+def sent_job(gateway: Front, lines: Sequence[bytes]) -> str:
     """Sends a job; its id.
 
     Raises:
@@ -41,26 +55,26 @@ def sent_job(gateway: Gateway, lines: Sequence[bytes]) -> str:
     return answer.json()["id"]
 
 
-def offered_job(gateway: Gateway, lines: Sequence[bytes]) -> httpx.Response:
+def offered_job(gateway: Front, lines: Sequence[bytes]) -> httpx.Response:
     """What the gateway says to a job."""
     return httpx.post(
         f"{gateway.url}/jobs",
         content=b"\n".join(lines),
-        headers={"content-type": "application/x-ndjson"},
+        headers={"content-type": "application/x-ndjson", **gateway.headers},
         timeout=600,
     )
 
 
-def status(gateway: Gateway, job: str) -> dict[str, Any] | None:
+def status(gateway: Front, job: str) -> dict[str, Any] | None:
     """Of a job; None while nobody tells it."""
     try:
-        answer = httpx.get(f"{gateway.url}/jobs/{job}", timeout=60)
+        answer = httpx.get(f"{gateway.url}/jobs/{job}", headers=gateway.headers, timeout=60)
     except httpx.TransportError:
         return None
     return answer.json() if answer.is_success else None
 
 
-def finished(gateway: Gateway, job: str) -> str:
+def finished(gateway: Front, job: str) -> str:
     """Waits until each line of a job has its result; its id again."""
 
     def done() -> bool:
@@ -71,10 +85,11 @@ def finished(gateway: Gateway, job: str) -> str:
     return job
 
 
-def results(gateway: Gateway, job: str) -> list[dict[str, Any]]:
+def results(gateway: Front, job: str) -> list[dict[str, Any]]:
     """Of all lines, in order."""
-    text = httpx.get(f"{gateway.url}/jobs/{job}/results", timeout=600).text
-    return [json.loads(line) for line in text.splitlines()]
+    url = f"{gateway.url}/jobs/{job}/results"
+    answer = httpx.get(url, headers=gateway.headers, timeout=600)
+    return [json.loads(line) for line in answer.text.splitlines()]
 
 
 def compared(

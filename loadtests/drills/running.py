@@ -25,6 +25,8 @@ from loadtests.drills import (
     redis_death,
     slow_bodies,
 )
+from loadtests.drills.manifests import affinity, engine_death
+from loadtests.drills.manifests import drill as manifests
 from loadtests.drills.rows import DrillFailed, NotHere, Row, Scale
 from loadtests.drills.site import Site, site
 from loadtests.objectives import Bound
@@ -43,6 +45,9 @@ DRILLS: Mapping[str, Callable[[Site, Scale], Row]] = {
     "network-cut": network_cut.run,
     "image-cpu": image_cpu.run,
     "memory": memory.run,
+    "manifests": manifests.run,
+    "engine-death": engine_death.run,
+    "affinity": affinity.run,
 }
 OBJECTIVES = Path(__file__).with_name("objectives.toml")
 _COLUMNS = ("drill", "load", "requests", "ok", "typed refusals", "wrong or lost", "recovery s")

