@@ -88,7 +88,7 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 15.0) -> bool:
+def eventually(condition: Callable[[], bool], within_s: float = 120.0) -> bool:
     ends = time.monotonic() + within_s
     while time.monotonic() < ends:
         if condition():
