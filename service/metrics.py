@@ -119,7 +119,8 @@ class Metrics:
         )
         self.engine_deaths = Counter(
             "proxy_grm_engine_deaths",
-            "Engine processes that died and were replaced",
+            "Deaths of engines, by role in this process, by address elsewhere",
+            ["engine"],
             registry=registry,
         )
         self.engine_running = Gauge(

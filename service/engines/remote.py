@@ -68,9 +68,9 @@ class RemoteEngine(Engine):
         key = {"authorization": f"Bearer {secret}"} if secret else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
         self._client = httpx.AsyncClient(headers=key, limits=limits, transport=transport)
-        died = metrics.engine_deaths.inc
         self.replicas = tuple(
-            Replica(url, role, servers.name, self._client, died) for url in servers.urls
+            Replica(url, role, servers.name, self._client, metrics.engine_deaths.labels(url).inc)
+            for url in servers.urls
         )
         self.metrics = metrics
         self._look_every_s = look_every_s

@@ -48,7 +48,7 @@ class VllmEngine(Engine):
         self._release = release
         self._role = role
         self._settings = settings
-        self._metrics = metrics
+        self._died = metrics.engine_deaths.labels(role.name).inc
         self._state: EngineState = "stopped"
         self._core: VllmCore | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -118,7 +118,7 @@ class VllmEngine(Engine):
                 while not core.dead:  # noqa: ASYNC110 - vLLM sets a flag and nothing else
                     await asyncio.sleep(_HEALTH_EVERY_S)
                 self._state = "down"
-                self._metrics.engine_deaths.inc()
+                self._died()
                 _log.error("engine died; starting a new one", role=self._role.name)
         finally:
             self._core = None

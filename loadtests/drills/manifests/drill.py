@@ -39,8 +39,9 @@ def run(site: Site, scale: Scale) -> Row:
         asked = questions.panels(cluster.rendered) + questions.rules(cluster.rendered)
         if scale.engine == "scripted":
             asked = [one for one in asked if not one.of_engines]
-        empty = questions.unanswered(watching, asked, time.monotonic() - began)
-        unhealthy = watching.unhealthy_rules()
+        seconds = time.monotonic() - began
+        empty = questions.unanswered(watching, asked, seconds)
+        unhealthy, fired = watching.unhealthy_rules(), watching.fired(seconds)
     return Row(
         f"a rolling restart of each of {', '.join(kinds)}, beside {load.rate:g}/s and a job each",
         sum(row.requests for row in rows),
@@ -54,6 +55,7 @@ def run(site: Site, scale: Scale) -> Row:
             "queries": len(asked),
             "queries_empty": len(empty),
             "rules_unhealthy": len(unhealthy),
+            "alerts": len(fired),
             "scaler_queries": len(scalers),
             "scalers_not_one": len(several),
         },
@@ -62,7 +64,8 @@ def run(site: Site, scale: Scale) -> Row:
             *load.met.notes,
             *(f"no answer: {one.title}: {' '.join(one.query.split())}" for one in empty),
             *several,
-            *unhealthy,
+            *(f"unhealthy: {rule}" for rule in unhealthy),
+            *(f"fired: {alert}" for alert in fired),
         ),
     )
 

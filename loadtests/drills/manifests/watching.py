@@ -100,6 +100,11 @@ class Watching:
         asked = {"start": str(end - seconds), "end": str(end), "step": str(step_s)}
         return self._result("query_range", {"query": query} | asked)
 
+    def fired(self, seconds: float) -> list[str]:
+        """Alerts that fired in the last so many seconds."""
+        found = self.ranged('ALERTS{alertstate="firing"}', seconds)
+        return sorted({series["metric"]["alertname"] for series in found})
+
     def unhealthy_rules(self) -> list[str]:
         """Rules that cannot be evaluated."""
         groups = httpx.get(f"{self.url}/api/v1/rules", timeout=60).json()["data"]["groups"]
