@@ -104,7 +104,7 @@ class Load:
     @classmethod
     def prepared(cls, cluster: Cluster, scale: Scale, cases: Known) -> Load:
         """With a job of a length that fits, done once in peace."""
-        lines = job_lines(scale.count(400, 40))
+        lines = job_lines(scale.count(1000, 40))
         calm = results(cluster, finished(cluster, sent_job(cluster, lines)))
         return cls(cluster, scale, cases, lines, calm, rate=4.0)
 
