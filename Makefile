@@ -36,7 +36,7 @@ demo: setup ## judge an example and show it
 train: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train ## install what the training jobs need
 
 tiny: train ## make the shipped release from nothing (hours; goes on where it was)
-	@for stage in look sft-judge settle sft-proxy release; do \
+	@for stage in look sft-judge settle weigh sft-proxy release; do \
 		$(BIN)/python -m models.training tiny-$$stage || exit 1; \
 	done
 

@@ -32,6 +32,7 @@ PROCESSES = {
     "tiny-look": 1,
     "tiny-sft-judge": 1,
     "tiny-settle": 1,
+    "tiny-weigh": 1,
     "tiny-sft-proxy": 1,
 }
 
