@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
@@ -21,7 +23,7 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """The engine has made a real forward pass and takes work."""
+    """The engine, unless it was excluded, has made a real forward pass and takes work."""
 
     status: str = "ready"
     release: ReleaseOut
@@ -53,12 +55,22 @@ class Releases(BaseModel):
 
 
 @router.get("/readyz")
-async def readyz(request: Request) -> Ready:
-    """200 when a judgement would be made right now; 503 while starting, draining or down."""
+async def readyz(
+    request: Request,
+    exclude: Annotated[
+        Literal["engine"] | None,
+        Query(description="`engine`: also 200 while the engine is starting or down"),
+    ] = None,
+) -> Ready:
+    """200 when a judgement would be made right now; 503 while starting, draining or down.
+
+    Where gateways share their engines, a load balancer should exclude the engine: else, with the
+    last engine gone, no gateway is left to say so, and callers meet refused connections.
+    """
     gateway = gateway_of(request)
     if gateway.admission.draining:
         raise Draining("this gateway is stopping")
-    if gateway.engine.state != "ready":
+    if exclude != "engine" and gateway.engine.state != "ready":
         raise EngineUnavailable(f"the engine is {gateway.engine.state}")
     return Ready(release=ReleaseOut.of(gateway.release))
 

@@ -46,9 +46,20 @@ async def test_an_engine_that_is_down_makes_the_gateway_unready_but_not_dead(gat
     assert (await gateway.client.get("/readyz")).status_code == 200
 
 
-async def test_a_draining_gateway_is_alive_and_not_ready(gateway):
+async def test_a_gateway_whose_engine_is_down_may_be_left_to_say_so(gateway):
+    gateway.engine.fail()
+    answer = await gateway.client.get("/readyz?exclude=engine")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    refused = await gateway.score()
+    assert (refused.status_code, refused.json()["code"]) == (503, "engine_unavailable")
+    unknown = await gateway.client.get("/readyz?exclude=redis")
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("query", ["", "?exclude=engine"])
+async def test_a_draining_gateway_is_alive_and_not_ready(query, gateway):
     gateway.parts.admission.draining = True
-    answer = await gateway.client.get("/readyz")
+    answer = await gateway.client.get(f"/readyz{query}")
     assert (answer.status_code, answer.json()["code"]) == (503, "draining")
     assert (await gateway.client.get("/livez")).status_code == 200
     assert (await gateway.client.get("/metrics")).status_code == 200
