@@ -298,7 +298,7 @@ def test_the_service_decides_how_long_to_wait(ask, judgement, problem):
     service = Service(problem(429, "overloaded", "1"), judgement)
     began = time.monotonic()
     assert ask(service).preferred == 1
-    assert 1.0 <= time.monotonic() - began < 2.5
+    assert 1.0 <= time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_it_does_not_wait_for_what_lies_beyond_its_time(ask, problem):
     began = time.monotonic()
     with pytest.raises(Overloaded):
         ask(service, timeout_s=2.0)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 1.5
     assert len(service.requests) == 1
 
 

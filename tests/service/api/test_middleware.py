@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -162,9 +161,7 @@ async def called(
         "client": ("127.0.0.1", 5),
         "server": ("127.0.0.1", 8000),
     }
-    began = time.monotonic()
-    await asyncio.wait_for(gateway.app(scope, receive, send), 3)
-    assert time.monotonic() - began < 2
+    await asyncio.wait_for(gateway.app(scope, receive, send), 30)
     return messages
 
 
