@@ -422,7 +422,9 @@ def test_ctrl_c_ends_a_blocking_run_and_its_answers_are_kept(start, tmp_path, re
     teacher, job = start(first_only)
     records = tmp_path / "pairs.jsonl"
     write_records(records, pairs(9), PreferenceRecord)
-    process = start_run(records, job.output, teacher.url)
+    # Who starts the tests in the background may have them ignore Ctrl-C, and children inherit that.
+    hears = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = start_run(records, job.output, teacher.url, hears)
     while ledger_lines(job.output) < 2 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
