@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +137,15 @@ def test_the_gateway_listens_where_compose_and_prometheus_look(compose: dict[str
     assert json.loads(compose["services"]["engine-cpu"]["environment"]["PROXY_GRM_PORT"]) == 8000
 
 
-def test_prometheus_takes_its_configuration(compose: dict[str, Any], tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (apt-get install prometheus)")
+def test_prometheus_takes_its_configuration(
+    compose: dict[str, Any], of_prometheus: Callable[[str], str], tmp_path: Path
+) -> None:
     for volume in compose["services"]["prometheus"]["volumes"]:
         source, _, inside = volume.partition(":")
         if source.startswith("."):
             shutil.copy(DOCKER / source, tmp_path / Path(inside.removesuffix(":ro")).name)
     done = subprocess.run(
-        [promtool, "check", "config", tmp_path / "prometheus.yml"],
+        [of_prometheus("promtool"), "check", "config", tmp_path / "prometheus.yml"],
         capture_output=True,
         text=True,
         check=False,

@@ -7,11 +7,10 @@ import functools
 import importlib.util
 import json
 import re
-import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,10 +181,10 @@ def test_the_chart_carries_rules_and_dashboards_as_they_are() -> None:
         assert json.loads(files[f"proxy-grm-{name}.json"]) == json.loads(path.read_text())
 
 
-def test_promtool_takes_the_rules_and_they_fire_when_they_should() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (apt-get install prometheus)")
+def test_promtool_takes_the_rules_and_they_fire_when_they_should(
+    of_prometheus: Callable[[str], str],
+) -> None:
+    promtool = of_prometheus("promtool")
     for arguments in (["check", "rules", RULES], ["test", "rules", "rules_test.yaml"]):
         done = subprocess.run(
             [promtool, *arguments],
@@ -225,11 +224,11 @@ def test_hpas_ask_for_what_the_adapter_serves() -> None:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(
+    of_prometheus: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A real Prometheus that scrapes two gateways' metrics."""
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("prometheus is not installed (apt-get install prometheus)")
+    binary = of_prometheus("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     with contextlib.ExitStack() as stack:
         targets = []

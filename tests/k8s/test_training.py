@@ -124,5 +124,5 @@ def test_training_writes_to_its_volumes_alone(nodes: int) -> None:
     container = jobs(render({"training": {"jobs": [job]}}))["sft"].container("training")
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert mounts == {"/work", "/tmp", "/cache", "/dev/shm"}
-    assert container["workingDir"] == "/work"
+    assert mounts == {"/training", "/tmp", "/cache", "/dev/shm"}
+    assert container["workingDir"] == "/training"
