@@ -33,7 +33,7 @@ async def check_role(role: Role, renderer: Renderer) -> tuple[int, int]:
             candidate text, or the pictures leave no room to answer.
     """
     prompt = _filled(role, _probe())
-    before_verdict = role.output_format.verdict_prefix(None)
+    before_verdict = role.output_format.verdict_prefix()
     tail = await renderer.token_ids(prompt, before_verdict)
     if not tail:
         raise ReleaseInvalid(

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from models.judgement import Part, WrittenJudgement
 from models.prompts import Layout
-from models.rubric import Rubric
 
 
 class OutputFormat(ABC):
@@ -59,13 +58,10 @@ class OutputFormat(ABC):
         """
 
     @abstractmethod
-    def verdict_prefix(self, rubric: Rubric | None) -> str:
-        """The shortest beginning of an answer after which the next token is the verdict.
+    def verdict_prefix(self) -> str:
+        """The shortest text after which the next token is the verdict, a rubric left out.
 
         A release is checked at it: each of its labels has to be one token there.
-
-        Args:
-            rubric: the one that the judge wrote itself; None when there is none or it was given.
         """
 
     def grammar(self, begins_with: Part) -> str | None:

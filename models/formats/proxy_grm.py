@@ -16,7 +16,6 @@ from models.judgement import (
 )
 from models.neutralise import OWN_TAGS
 from models.prompts import DEFAULT_DIR
-from models.rubric import Rubric
 
 
 class ProxyGrm(OutputFormat):
@@ -34,8 +33,8 @@ class ProxyGrm(OutputFormat):
         return read_judgement(text, begins_with)
 
     @override
-    def verdict_prefix(self, rubric: Rubric | None) -> str:
-        return verdict_prefix(rubric)
+    def verdict_prefix(self) -> str:
+        return verdict_prefix(None)
 
     @override
     def grammar(self, begins_with: Part) -> str:

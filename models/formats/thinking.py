@@ -17,7 +17,6 @@ from models.errors import UnreadableJudgement
 from models.formats.contract import OutputFormat
 from models.judgement import PLAIN_TEXT, Part, WrittenJudgement
 from models.prompts import DEFAULT_DIR
-from models.rubric import Rubric
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _IN_ORDER = ["<think>", "</think>", "<answer>", "</answer>"]
@@ -50,7 +49,7 @@ class _Thinking(OutputFormat):
         return WrittenJudgement(None, thought.strip(), preferred)
 
     @override
-    def verdict_prefix(self, rubric: Rubric | None) -> str:
+    def verdict_prefix(self) -> str:
         return f"<think></think>{self.between}<answer>{self.lead}"
 
     @override

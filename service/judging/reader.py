@@ -159,7 +159,7 @@ class Reader:
     async def _verdict(
         self, prompt: FilledPrompt, order: Order, options: JudgingOptions, start: Start
     ) -> Pass:
-        start = replace(start, text=start.text + self._format.verdict_prefix(None))
+        start = replace(start, text=start.text + self._format.verdict_prefix())
         generation = await self._engine.generate(
             GenerationRequest(
                 prompt,

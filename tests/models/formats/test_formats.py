@@ -20,7 +20,7 @@ class Terse(OutputFormat):
     def read(self, text, begins_with):
         return WrittenJudgement(None, "", int(text))
 
-    def verdict_prefix(self, rubric):
+    def verdict_prefix(self):
         return ""
 
 

@@ -193,7 +193,7 @@ def test_the_grammar_takes_what_such_a_judge_writes(written, text):
 
 @pytest.mark.parametrize(("written", "digit"), [(R1, "1"), (UNIFIED, "2")])
 def test_the_verdict_is_the_last_digit_and_stands_right_after_the_prefix(written, digit):
-    whole = written.verdict_prefix(None) + digit + written.tail + written.answer_end
+    whole = written.verdict_prefix() + digit + written.tail + written.answer_end
     assert written.read(whole, "evaluation") == WrittenJudgement(None, "", int(digit))
     assert re.fullmatch(written.grammar("evaluation"), whole)
     assert re.findall("[12]", whole) == [digit]
