@@ -145,7 +145,7 @@ def prompts() -> list[tuple[FilledPrompt, str]]:
         for name, prompt in judge.prompts.items():
             given = rubric if "given" in name else None
             filled = prompt.fill(comparison, judge.neutralise, given)
-            begun = judge.output_format.verdict_prefix(None)
+            begun = judge.output_format.verdict_prefix()
             found += [(filled, ""), (filled, begun), (filled, f"<rubric>\n{rubric.text}\n")]
     return found
 
