@@ -20,6 +20,14 @@ def wilson_interval(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
 
 
+def mean_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, float, float]:
+    """A mean and its normal interval, 95% by default; of one value or more."""
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / len(values)
+    spread = z * math.sqrt(variance / len(values))
+    return mean, mean - spread, mean + spread
+
+
 def expected_calibration_error(
     confidences: Sequence[float], right: Sequence[bool], bins: int = 15
 ) -> float | None:

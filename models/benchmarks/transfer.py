@@ -7,7 +7,6 @@ first adds over the second is the *transfer*. Prints one JSON object as its last
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 from proxy_grm_client import AsyncClient
 
 from models.benchmarks.asking import ask_all, benchmark_parser, print_figures
-from models.benchmarks.statistics import wilson_interval
+from models.benchmarks.statistics import mean_interval, wilson_interval
 from models.benchmarks.toyworld import fresh_cases
 from models.comparison import Position
 from models.toyworld import STRATA, ToyCase
@@ -31,15 +30,14 @@ class Tried:
     anothers: Position | None
 
 
-async def try_rubrics(
-    cases: Sequence[ToyCase], url: str, *, oracle: bool, temperature: float, concurrency: int
-) -> list[Tried]:
-    """Writes a rubric for every case and has the proxy judge by it, and by another case's.
+async def write_rubrics(
+    cases: Sequence[ToyCase], url: str, *, temperature: float, concurrency: int
+) -> list[str | None]:
+    """What the judge of a running service writes for each case; None where it was unreadable.
 
     Args:
         cases: fresh ones.
-        url: a service whose release has a proxy.
-        oracle: take the toy world's own rubrics instead of the judge's.
+        url: the service.
         temperature: of the judge; 0 writes the likeliest rubric.
         concurrency: requests at a time.
 
@@ -49,8 +47,6 @@ async def try_rubrics(
     async with AsyncClient(url, timeout_s=600) as client:
 
         async def write(case: ToyCase) -> str | None:
-            if oracle:
-                return case.rubric.text
             judged = await client.score(
                 case.question,
                 case.responses,
@@ -59,6 +55,25 @@ async def try_rubrics(
                 cache="bypass",
             )
             return None if judged.rubric is None else judged.rubric.text
+
+        return await ask_all("rubrics", cases, write, concurrency)
+
+
+async def try_rubrics(
+    cases: Sequence[ToyCase], rubrics: Sequence[str | None], url: str, *, concurrency: int
+) -> list[Tried]:
+    """Has the proxy judge each case by its own rubric, and by another case's.
+
+    Args:
+        cases: fresh ones.
+        rubrics: of each case; nobody is asked about a None.
+        url: a service whose release has a proxy.
+        concurrency: requests at a time.
+
+    Raises:
+        ProxyGrmError: the service gave no answer for one of them.
+    """
+    async with AsyncClient(url, timeout_s=600) as client:
 
         async def ask(question: tuple[ToyCase, str | None]) -> Position | None:
             case, rubric = question
@@ -69,7 +84,6 @@ async def try_rubrics(
             )
             return found.preferred
 
-        rubrics = await ask_all("rubrics", cases, write, concurrency)
         own = await ask_all("own", list(zip(cases, rubrics, strict=True)), ask, concurrency)
         moved = shuffled(cases, rubrics)
         others = await ask_all("another's", list(zip(cases, moved, strict=True)), ask, concurrency)
@@ -101,15 +115,13 @@ def summary(tried: Sequence[Tried]) -> dict[str, Any]:
 def _transfer(tried: Sequence[Tried]) -> dict[str, Any]:
     own = [t.own == t.case.label for t in tried]
     others = [t.anothers == t.case.label for t in tried]
-    gains = [a - b for a, b in zip(own, others, strict=True)]
-    mean = sum(gains) / len(gains)
-    spread = math.sqrt(sum((g - mean) ** 2 for g in gains)) / max(1, len(gains))
+    mean, low, high = mean_interval([a - b for a, b in zip(own, others, strict=True)])
     return {
         "own_rubric": round(sum(own) / len(own), 4),
         "own_rubric_interval_95": [round(x, 4) for x in wilson_interval(sum(own), len(own))],
         "anothers_rubric": round(sum(others) / len(others), 4),
         "transfer": round(mean, 4),
-        "transfer_interval_95": [round(mean - 1.96 * spread, 4), round(mean + 1.96 * spread, 4)],
+        "transfer_interval_95": [round(low, 4), round(high, 4)],
     }
 
 
@@ -127,15 +139,13 @@ def main(argv: list[str] | None = None) -> int:
     cases = fresh_cases(options.cases, options.seed)
 
     async def measure() -> dict[str, Any]:
-        return summary(
-            await try_rubrics(
-                cases,
-                options.url,
-                oracle=options.oracle,
-                temperature=options.temperature,
-                concurrency=options.concurrency,
+        url, concurrency = options.url, options.concurrency
+        rubrics: Sequence[str | None] = [case.rubric.text for case in cases]
+        if not options.oracle:
+            rubrics = await write_rubrics(
+                cases, url, temperature=options.temperature, concurrency=concurrency
             )
-        )
+        return summary(await try_rubrics(cases, rubrics, url, concurrency=concurrency))
 
     return print_figures(options.url, measure)
 

@@ -12,22 +12,17 @@ goes on where it was.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models.benchmarks.asking import at_least_one
-from models.benchmarks.statistics import wilson_interval
-from models.benchmarks.toyworld import Judged, Run, fresh_cases, judge_all
-from models.benchmarks.transfer import summary, try_rubrics
 from models.errors import ModelsError
 from models.training.errors import TrainingError
-from models.training.served import served
+from models.training.tiny.experiment_figures import measure, pooled, table
 
 _RUNS = {
     "SFT": "sft",
@@ -35,10 +30,8 @@ _RUNS = {
     "GRPO, Proxy-SFT": "proxy-sft",
     "GRPO, Proxy-RL": "proxy-rl",
 }
-_CASES_SEED = 77
 _BATCH = 32
 """Examples of a step of supervised training, in the recipe."""
-_CONCURRENCY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +56,14 @@ class Plan:
         root: all runs go under it.
         cold_start: supervised examples of each judge.
         prompts: rollout prompts of each GRPO run.
-        cases: fresh ones that each arm is measured on.
+        cases: fresh ones that each arm of a seed is measured on.
     """
 
     root: Path
     seeds: int = 2
-    cold_start: int = 48_000
-    prompts: int = 640
-    cases: int = 2000
+    cold_start: int = 16_000
+    prompts: int = 160
+    cases: int = 1000
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -92,7 +85,7 @@ class Plan:
             "GRPO, Proxy-RL": self.root / "proxy-rl",
         }
         yield Job("tiny-sft-proxy", self._at("evaluator", 900))
-        yield Job("tiny-proxy-rl", self._at("proxy-rl", 901))
+        yield Job("tiny-proxy-rl", (*self._at("proxy-rl", 901), self._drawn()))
         for seed in range(self.seeds):
             start = self.judge("SFT", seed)
             yield Job("tiny-sft-judge", (*self._at(start.name, 910 + seed), *self._cold_start()))
@@ -100,7 +93,7 @@ class Plan:
                 settings = (
                     *self._at(self.judge(arm, seed).name, 920 + seed),
                     _path("model", start / "model"),
-                    f"data.prompts_drawn={self.prompts}",
+                    self._drawn(),
                 )
                 if (proxy := proxies.get(arm)) is None:
                     yield Job("tiny-grpo", (*settings, 'aggregation="none"', "proxy_release="))
@@ -121,6 +114,9 @@ class Plan:
             f"train.warmup_steps={steps // 10}",
             f"train.lr_scheduler_kwargs.num_decay_steps={steps // 2}",
         )
+
+    def _drawn(self) -> str:
+        return f"data.prompts_drawn={self.prompts}"
 
     def _paired(self, run: Path, judge: Path, proxy: Path) -> Job:
         """A release of a judge and somebody who is shown its rubrics."""
@@ -153,61 +149,6 @@ def run_jobs(jobs: Sequence[Job]) -> None:
             raise TrainingError("a job failed: see above; run this again to go on")
 
 
-def measure(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
-    """One arm's figures through a service; kept beside its release."""
-    kept = plan.release(arm, seed) / f"figures-{plan.cases}.json"
-    if kept.exists():
-        known: dict[str, Any] = json.loads(kept.read_text("utf-8"))
-        return known
-    cases = fresh_cases(plan.cases, _CASES_SEED)
-    with served(plan.release(arm, seed) / "release", plan.release(arm, seed) / "service") as url:
-        judged = asyncio.run(judge_all(cases, url, Run(f"{arm}, seed {seed}"), _CONCURRENCY))
-        tried = asyncio.run(
-            try_rubrics(cases, url, oracle=False, temperature=0.0, concurrency=_CONCURRENCY)
-        )
-    readable = sum(j.preferred is not None for j in judged)
-    found = {
-        "arm": arm,
-        "seed": seed,
-        "n": len(judged),
-        "accuracy": _share(judged),
-        "image": _share([j for j in judged if j.case.stratum == "image"]),
-        "rubric": _share([j for j in judged if j.case.stratum == "rubric"]),
-        "readable": [readable / len(judged), *wilson_interval(readable, len(judged))],
-        "transfer": summary(tried),
-    }
-    kept.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return found
-
-
-def _share(judged: Sequence[Judged]) -> list[float] | None:
-    """With its interval; None of no cases."""
-    if not judged:
-        return None
-    right = sum(j.is_right for j in judged)
-    return [right / len(judged), *wilson_interval(right, len(judged))]
-
-
-def table(found: Sequence[dict[str, Any]]) -> str:
-    """Markdown: a row for each arm and seed, shares in percent, 95% intervals."""
-    lines = [
-        "| arm | seed | accuracy | image-decided | rubric-decided | transfer | readable |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in found:
-        transfer = [row["transfer"]["transfer"], *row["transfer"]["transfer_interval_95"]]
-        shares = [row["accuracy"], row["image"], row["rubric"], transfer, row["readable"]]
-        lines.append(f"| {row['arm']} | {row['seed']} | {' | '.join(map(_cell, shares))} |")
-    return "\n".join(lines)
-
-
-def _cell(share: Sequence[float] | None) -> str:
-    if share is None:
-        return ""
-    value, low, high = (100 * part for part in share)
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
-
-
 def main(argv: list[str] | None = None) -> int:
     """``python -m models.training.tiny.experiment``."""
     parser = argparse.ArgumentParser(
@@ -231,12 +172,16 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         run_jobs(jobs)
-        found = [measure(plan, arm, seed) for arm in plan.arms for seed in range(plan.seeds)]
+        found = [
+            [measure(plan.release(arm, seed), arm, seed, plan.cases) for seed in range(plan.seeds)]
+            for arm in plan.arms
+        ]
     except ModelsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    (plan.root / "table.md").write_text(table(found) + "\n", encoding="utf-8")
-    print(table(found))
+    shown = table([row for arm in found for row in (*arm, pooled(arm))])
+    (plan.root / "table.md").write_text(f"{shown}\n", encoding="utf-8")
+    print(shown)
     return 0
 
 

@@ -10,6 +10,7 @@ from models.benchmarks.statistics import (
     accuracy_at_coverage,
     auroc,
     expected_calibration_error,
+    mean_interval,
     wilson_interval,
 )
 
@@ -21,6 +22,19 @@ VERDICTS = st.lists(st.tuples(CONFIDENCE, st.booleans()), min_size=1, max_size=3
 def columns(verdicts):
     confidences, right = zip(*verdicts, strict=True)
     return list(confidences), list(right)
+
+
+# A mean's interval
+
+
+def test_a_mean_s_interval_is_that_of_the_normal_distribution():
+    mean, low, high = mean_interval([1, 0, 0, -1, 1, 0, 0, 1, 1, 0])
+    assert mean == pytest.approx(0.3)
+    assert (low, high) == pytest.approx((0.3 - 0.3967, 0.3 + 0.3967), abs=1e-3)
+
+
+def test_values_that_agree_leave_no_doubt_of_their_mean():
+    assert mean_interval([2.0] * 5) == (2.0, 2.0, 2.0)
 
 
 # Wilson's interval

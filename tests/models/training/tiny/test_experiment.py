@@ -7,7 +7,7 @@ import pytest
 
 from models.training.errors import TrainingError
 from models.training.recipe import ExportRecipe, GrpoRecipe, SftRecipe, read_recipe
-from models.training.tiny.experiment import Job, Plan, main, run_jobs, table
+from models.training.tiny.experiment import Job, Plan, main, run_jobs
 
 
 @pytest.fixture
@@ -68,23 +68,6 @@ def test_a_job_that_fails_ends_the_experiment(tmp_path, capfd):
     with pytest.raises(TrainingError, match="run this again to go on"):
         run_jobs([missing])
     assert "nowhere is not there" in capfd.readouterr().err
-
-
-def test_the_table_has_a_row_an_arm_with_intervals_and_no_figure_of_no_cases():
-    share = [0.5, 0.4, 0.6]
-    row = {
-        "arm": "SFT",
-        "seed": 0,
-        "accuracy": share,
-        "image": share,
-        "rubric": None,
-        "readable": [1.0, 0.99, 1.0],
-        "transfer": {"transfer": -0.01, "transfer_interval_95": [-0.02, 0.005]},
-    }
-    assert table([row]).splitlines()[-1] == (
-        "| SFT | 0 | 50.0 (40.0 to 60.0) | 50.0 (40.0 to 60.0) |  "
-        "| -1.0 (-2.0 to 0.5) | 100.0 (99.0 to 100.0) |"
-    )
 
 
 def test_a_dry_run_prints_commands_and_runs_nothing(tmp_path, capsys):
