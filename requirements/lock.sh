@@ -27,3 +27,8 @@ pin dev.txt dev
 pin gateway.txt sources hub s3 build
 constraints=()
 pin cuda.txt cuda embedded sources demo build
+constraints=(--constraint requirements/cuda.txt)
+pin deepspeed.txt deepspeed
+# Everything but DeepSpeed's own is in cuda.txt already.
+grep -vxFf requirements/cuda.txt requirements/deepspeed.txt > requirements/new.txt
+mv requirements/new.txt requirements/deepspeed.txt

@@ -75,9 +75,12 @@ def _run(options: argparse.Namespace) -> int:
 
         print(dry_run(recipe, options.recipe, tuple(options.set)))
         return 0
+    from models.training.processes import is_first_process
     from models.training.run import run
 
-    print(f"finished: {run(recipe)}")
+    result = run(recipe)
+    if is_first_process():
+        print(f"finished: {result}")
     return 0
 
 

@@ -21,7 +21,8 @@ from models.training.collate import ExampleCollator
 from models.training.errors import RecipeInvalid
 from models.training.examples import Example
 from models.training.grpo import AsksProxy, JudgementReward, ServedProxy, lazy_tasks
-from models.training.recipe import GrpoRecipe, LookRecipe, SftRecipe
+from models.training.processes import is_first_process
+from models.training.recipe import RECIPES_DIR, GrpoRecipe, LookRecipe, SftRecipe
 from models.training.resuming import LoadsWeightsByTheirNames
 from models.training.rewards import AGGREGATIONS
 from models.training.run_folder import RunFolder
@@ -173,10 +174,16 @@ def _without_pictures(arguments: GRPOConfig, processor: Qwen2_5_VLProcessor) -> 
 
 
 def _built(kind: type[A], arguments: dict[str, Any]) -> A:
+    shipped = RECIPES_DIR / "deepspeed" / f"{arguments.get('deepspeed')}.json"
+    if shipped.is_file():
+        arguments = arguments | {"deepspeed": str(shipped)}
     try:
         return kind(**arguments)
     except (TypeError, ValueError) as cause:
         raise RecipeInvalid(f"[train]: {cause}") from cause
+    except ImportError as cause:
+        hint = "DeepSpeed is installed from requirements/deepspeed.txt"
+        raise RecipeInvalid(f"[train]: {str(cause).strip()} {hint}") from cause
 
 
 def _lengths(recipe: SftRecipe, number: int, make: Callable[[int], Example]) -> list[int] | None:
@@ -198,6 +205,8 @@ def _shared(run: Path) -> dict[str, Any]:
 def _watched(
     recipe: SftRecipe | LookRecipe | GrpoRecipe, title: str, stop: StopWhenDiverged
 ) -> list[Any]:
+    if not is_first_process():
+        return [stop]
     # TensorBoard's callback comes with a writer of its own, so that the events lie in the run.
     board = TensorBoardCallback(SummaryWriter(str(recipe.run / "logs")))
     return [MarkComplete(), ShowProgress(title), stop, board, KeepCurves()]

@@ -20,6 +20,7 @@ from typing import Any
 
 from models.training.callbacks import last_complete_checkpoint
 from models.training.errors import RecipeInvalid, RunDiverged
+from models.training.processes import is_first_process
 from models.training.recipe import ExportRecipe, TrainRecipe
 
 _NOT_ITS_OWN = {"run", "launch", "watch", "publish", "stages", "evaluation_cases"}
@@ -44,7 +45,8 @@ class RunFolder:
     def claim(self, recipe: TrainRecipe | ExportRecipe) -> None:
         """Takes the folder for a recipe, or finds that it is this recipe's already.
 
-        How a run is launched, watched, measured and published does not make it another one.
+        How a run is launched, watched, measured and published does not make it another one. Of a
+        run's processes the first alone writes.
 
         Raises:
             RecipeInvalid: another recipe's run is in it.
@@ -57,7 +59,8 @@ class RunFolder:
                 f"{self.path} holds a run of another recipe: choose another run folder "
                 f"(--set run=...), or remove it"
             )
-        _write(kept, said)
+        if is_first_process():
+            _write(kept, said)
 
     def train(self, trainer: Any, stopped: Any) -> None:
         """Trains from the last whole checkpoint, if there is one.
@@ -80,7 +83,9 @@ class RunFolder:
     def finish(self, trainer: Any) -> Path:
         """Saves the result; only then is the run finished."""
         partial = self.path / "model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        if trainer.is_world_process_zero():
+            shutil.rmtree(partial, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
         trainer.save_model(str(partial))
         if trainer.is_world_process_zero():
             for leftover in ("training_args.bin",):

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from proxy_grm_client import AsyncClient, Client
 from pydantic import SecretStr
 
+from loadtests.drills.site import free_port
 from models.release import SHIPPED_DIR
 from service.app import Engines, create_app
 from service.engines import GenerationRequest
@@ -187,13 +187,6 @@ def gateway_process(port: int, state: Path, *more: str, **settings: str) -> subp
     return subprocess.Popen(
         command, env=plain | said, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-
-
-def free_port() -> int:
-    """One on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import functools
 import importlib.util
 import json
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import yaml
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics import MetricWrapperBase
 
+from loadtests.drills.site import free_port
 from service.metrics import Metrics
 
 from .conftest import CHART, NAMESPACE, ROOT, example, render
@@ -278,12 +278,6 @@ def fill(metrics: Metrics, number: int) -> None:
     for outcome in ("ok", "overloaded"):
         metrics.requests.labels("/score", outcome).inc(number)
         metrics.requests.labels("/score/batch line", outcome).inc(number)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def seen(url: str, samples: int) -> bool:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadtests.drills.site import free_port
 from models.training.recipe import read_recipe, shipped_recipes
 
-from .conftest import Rendered, example, render
+from .conftest import ROOT, Rendered, example, render
 
 
 def jobs(rendered: Rendered) -> dict[str, Any]:
@@ -126,3 +130,65 @@ def test_training_writes_to_its_volumes_alone(nodes: int) -> None:
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts == {"/training", "/tmp", "/cache", "/dev/shm"}
     assert container["workingDir"] == "/training"
+
+
+def test_two_nodes_train_one_model(tmp_path: Path) -> None:
+    """The manifest's command for each node, with torchrun itself, on two nodes that are here."""
+    recipe = tmp_path / "sft.toml"
+    recipe.write_text(_TINY_SFT.format(model=ROOT / "models/releases/tiny/judge"))
+    job = {"name": "sft", "recipe": str(recipe), "claim": "work", "nodes": 2, "processes": 1}
+    job["set"] = {"run": str(tmp_path / "run")}
+    container = jobs(render({"training": {"jobs": [job]}}))["sft"].container("training")
+    variables = {one["name"]: one["value"] for one in container["env"]}
+    variables |= {"FIRST_NODE": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    variables |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    # Another port than the manifest's, so that no other process of this machine has it.
+    arguments = [one.replace("29500", str(free_port())) for one in container["args"]]
+    nodes = [
+        subprocess.Popen(
+            arguments,
+            env={**os.environ, **variables, "JOB_COMPLETION_INDEX": str(index)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        said = [node.communicate(timeout=900)[0] for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "step 3/3" in said[0]
+    assert "finished:" in said[0]
+    assert "step" not in said[1]
+    run = tmp_path / "run"
+    assert (run / "model" / "model.safetensors").is_file()
+    assert json.loads((run / "run.json").read_text())["steps"] == 3
+    assert len(list((run / "logs").iterdir())) == 1
+
+
+# 24 examples in steps of 4 for each of two processes.
+_TINY_SFT = """\
+job = "sft"
+role = "judge"
+model = "{model}"
+run = "put over"
+
+[data]
+source = "toyworld"
+prompts = "models/training/tiny/prompts"
+examples = 24
+
+[train]
+use_cpu = true
+per_device_train_batch_size = 4
+num_train_epochs = 1
+learning_rate = 1e-5
+bf16 = false
+logging_steps = 1
+save_steps = 2
+gradient_checkpointing = false
+"""

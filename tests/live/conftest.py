@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from loadtests.drills.site import free_port
 from models.toyworld import ToyCase, make_case
 
 START_S = 1800  # generous: this is no benchmark, and the machine may have other work
@@ -86,14 +87,6 @@ def stop_gateway(gateway: LiveGateway) -> int:
     except subprocess.TimeoutExpired:
         gateway.process.kill()
         raise
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from loadtests.drills.site import free_port
 from models import torchvision_guard
 from models.comparison import Comparison, JudgeImage
 from models.prompts import FilledPrompt
@@ -35,7 +36,7 @@ from service.judging import Judge, JudgingOptions
 from service.metrics import Metrics
 from service.settings import VllmSettings
 
-from .conftest import LiveGateway, free_port, start_gateway, stop_gateway, toy_body
+from .conftest import LiveGateway, start_gateway, stop_gateway, toy_body
 
 pytestmark = [
     pytest.mark.anyio,

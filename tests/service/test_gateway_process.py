@@ -25,6 +25,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from loadtests.drills.site import free_port
+
 GOOD: dict[str, Any] = {"question": "Which?", "responses": ["One.", "Two."], "cache": "bypass"}
 
 
@@ -80,12 +82,6 @@ def ran(temporary: Path, *arguments: str, **settings: str) -> subprocess.Complet
         timeout=60,
         check=False,
     )
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def eventually(condition: Callable[[], bool], within_s: float = 120.0) -> bool:

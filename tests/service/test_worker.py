@@ -15,7 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from .test_gateway_process import alive, answers, command, environment, eventually, free_port
+from loadtests.drills.site import free_port
+
+from .test_gateway_process import alive, answers, command, environment, eventually
 
 LONG_S = 600.0  # until something has happened that takes as long as the machine needs
 

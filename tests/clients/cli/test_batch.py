@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from proxy_grm_client.cli import main
 
-from ..conftest import free_port, gateway_process
+from loadtests.drills.site import free_port
+
+from ..conftest import gateway_process
 
 QUESTION = {"question": "How many?", "responses": ["One.", "Two."]}
 

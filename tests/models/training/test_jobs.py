@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -396,6 +397,19 @@ def test_an_argument_that_the_trainer_refuses_is_named(jobs, tmp_path, kind, tra
     build = jobs.sft_arguments if kind is SFT else jobs.grpo_arguments
     with pytest.raises(RecipeInvalid, match=word):
         build(recipe)
+
+
+def test_where_deepspeed_is_missing_a_recipe_with_it_says_how_to_install_it(jobs, tmp_path):
+    train = {"deepspeed": "zero2", "bf16": False}
+    recipe = read_recipe(
+        write_recipe(tmp_path / "mine.toml", SFT, tmp_path / "run", "m", train=train)
+    )
+    if importlib.util.find_spec("deepspeed") is None:
+        with pytest.raises(RecipeInvalid, match=r"requirements/deepspeed\.txt"):
+            jobs.sft_arguments(recipe)
+    else:
+        found = jobs.sft_arguments(recipe).hf_deepspeed_config
+        assert found.get_value("zero_optimization.stage") == 2
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -26,6 +26,7 @@ class FakeTrainer:
         self.state = SimpleNamespace(global_step=0)
         self.steps, self.fails, self.first = steps, fails, first
         self.resumed = []
+        self.accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
 
     def train(self, resume_from_checkpoint):
         self.resumed.append(resume_from_checkpoint)
@@ -60,6 +61,19 @@ def test_a_folder_is_made_for_its_recipe(folder):
     kept = json.loads((folder.path / "recipe.json").read_text())
     assert kept["role"] == "judge"
     assert not folder.is_finished
+
+
+def test_of_many_processes_the_first_alone_claims_it(tmp_path, monkeypatch):
+    found = RunFolder(tmp_path / "run")
+    monkeypatch.setenv("RANK", "1")
+    found.claim(recipe(found.path))
+    assert not (found.path / "recipe.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    found.claim(recipe(found.path))
+    assert (found.path / "recipe.json").exists()
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(RecipeInvalid, match="another recipe"):
+        found.claim(recipe(found.path, role="proxy"))
 
 
 def test_the_same_recipe_may_claim_it_again(folder):

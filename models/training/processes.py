@@ -1,0 +1,14 @@
+"""Which of a run's processes this is, before the trainer is there to tell."""
+
+from __future__ import annotations
+
+import os
+
+
+def is_first_process() -> bool:
+    """Whether files and progress are this process's to write.
+
+    torchrun and accelerate's launcher number processes over all nodes in ``RANK``; a run of one
+    process has none.
+    """
+    return os.environ.get("RANK", "0") == "0"
