@@ -82,6 +82,9 @@ class LimitSettings(_Section):
         gt=0,
         description="until a body has come, or the next piece of a batch",
     )
+    upload_bytes_per_s: int = Field(
+        default=1024, ge=1, description="a batch that comes more slowly, for `body_s`, is ended"
+    )
     body_bytes: int = Field(
         default=64 * 2**20, ge=1024, description="one request, or one line of a batch"
     )

@@ -88,21 +88,28 @@ async def uploaded(request: Request) -> AsyncGenerator[bytes]:
 
     Raises:
         ClientGone: the caller left in the middle of it.
-        DeadlineExceeded: the next piece did not come.
+        DeadlineExceeded: the next piece did not come, or all of them come too slowly.
     """
-    longest_s = gateway_of(request).settings.limits.body_s
+    limits = gateway_of(request).settings.limits
     pieces = aiter(request.stream())
+    now = asyncio.get_running_loop().time
+    latest = now() + limits.body_s
     try:
         while True:
-            async with asyncio.timeout(longest_s):
+            async with asyncio.timeout_at(min(latest, now() + limits.body_s)):
                 piece = await anext(pieces, None)
             if piece is None:
                 return
+            latest += len(piece) / limits.upload_bytes_per_s
             yield piece
     except ClientDisconnect:
         raise ClientGone from None
     except TimeoutError:
-        raise _late(request, f"the upload paused for more than {longest_s:g} s") from None
+        raise _late(
+            request,
+            f"the upload paused for more than {limits.body_s:g} s, or came with less than "
+            f"{limits.upload_bytes_per_s} bytes a second",
+        ) from None
 
 
 def _late(request: Request, detail: str) -> DeadlineExceeded:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from urllib.parse import urlsplit
 
@@ -24,4 +25,30 @@ async def test_a_body_that_does_not_come_is_told_so_and_its_connection_closed(
     assert said.startswith(b"HTTP/1.1 504 ")
     assert b"connection: close" in said.lower()
     assert json.loads(body)["code"] == "deadline_exceeded"
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["/score/batch", "/jobs"])
+async def test_an_upload_that_trickles_in_is_ended_though_it_never_pauses(path: str, start_gateway):
+    limits = LimitSettings(body_s=0.5, upload_bytes_per_s=1000)
+    gateway = await start_gateway(listening=True, limits=limits)
+    address = urlsplit(str(gateway.client.base_url))
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    head = f"POST {path} HTTP/1.1\r\nhost: here\r\ncontent-length: 1000000\r\n"
+    writer.write(f"{head}content-type: application/x-ndjson\r\n\r\n".encode())
+
+    async def trickle() -> None:
+        while True:
+            writer.write(b" ")
+            await asyncio.sleep(0.05)
+
+    sending = asyncio.create_task(trickle())
+    answer = await reader.read(1)
+    sending.cancel()
+    with contextlib.suppress(ConnectionResetError):  # what was sent last is not read any more
+        while more := await reader.read(2**16):
+            answer += more
+    said, _, body = answer.partition(b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 504 ")
+    assert "less than 1000 bytes a second" in json.loads(body)["detail"]
     writer.close()
