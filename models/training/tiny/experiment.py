@@ -1,9 +1,10 @@
 """The paper's experiment in miniature: does a proxy's reward make rubrics that transfer?
 
 Four arms from one short cold start a seed: supervised training alone; GRPO without a proxy; GRPO
-with the proxy after supervised training; GRPO with the proxy after reinforcement learning too. Each
-judge is released with an evaluator that no training run has ever asked, and measured through the
-service: its accuracy, and what its rubrics are worth to that evaluator.
+with the proxy after supervised training; GRPO with the proxy after reinforcement learning too. The
+supervised proxy is the shipped release's. Each judge is released with an evaluator that no training
+run has ever asked, and measured through the service: its accuracy, and what its rubrics are worth
+to that evaluator.
 
 Every step is a job of ``python -m models.training`` in a process of its own: a killed experiment
 goes on where it was.
@@ -30,6 +31,7 @@ _RUNS = {
     "GRPO, Proxy-SFT": "proxy-sft",
     "GRPO, Proxy-RL": "proxy-rl",
 }
+_SHIPPED = Path("models/releases/tiny")
 _BATCH = 32
 """Examples of a step of supervised training, in the recipe."""
 
@@ -80,12 +82,18 @@ class Plan:
 
     def jobs(self) -> Iterator[Job]:
         """All of them, each after those that it needs."""
-        proxies = {
-            "GRPO, Proxy-SFT": Path("runs/tiny/sft-proxy"),
-            "GRPO, Proxy-RL": self.root / "proxy-rl",
-        }
-        yield Job("tiny-sft-proxy", self._at("evaluator", 900))
-        yield Job("tiny-proxy-rl", (*self._at("proxy-rl", 901), self._drawn()))
+        supervised, reinforced = _SHIPPED / "proxy", self.root / "proxy-rl"
+        proxies = {"GRPO, Proxy-SFT": supervised, "GRPO, Proxy-RL": reinforced / "model"}
+        evaluator = self.root / "evaluator"
+        yield Job("tiny-look", ())
+        yield Job(
+            "tiny-sft-proxy",
+            (*self._at(evaluator.name, 900), _path("model", _SHIPPED / "judge")),
+        )
+        yield Job(
+            "tiny-proxy-rl",
+            (*self._at(reinforced.name, 901), _path("model", supervised), self._drawn()),
+        )
         for seed in range(self.seeds):
             start = self.judge("SFT", seed)
             yield Job("tiny-sft-judge", (*self._at(start.name, 910 + seed), *self._cold_start()))
@@ -98,13 +106,13 @@ class Plan:
                 if (proxy := proxies.get(arm)) is None:
                     yield Job("tiny-grpo", (*settings, 'aggregation="none"', "proxy_release="))
                     continue
-                asked = self.root / "asked" / f"{proxy.name}-{seed}"
+                asked = self.root / "asked" / self.judge(arm, seed).name
                 yield self._paired(asked, start, proxy)
                 release = _path("proxy_release", asked / "release")
                 yield Job("tiny-grpo", (*settings, release))
             for arm in self.arms:
-                evaluator = self.root / "evaluator"
-                yield self._paired(self.release(arm, seed), self.judge(arm, seed), evaluator)
+                judge = self.judge(arm, seed)
+                yield self._paired(self.release(arm, seed), judge, evaluator / "model")
 
     def _cold_start(self) -> tuple[str, ...]:
         # The recipe's own decay is longer than so short a run.
@@ -125,7 +133,7 @@ class Plan:
             (
                 _path("run", run),
                 _path("judge", judge / "model"),
-                _path("proxy", proxy / "model"),
+                _path("proxy", proxy),
             ),
         )
 
@@ -154,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.training.tiny.experiment",
         description="Four ways to train a toy judge, compared by accuracy and by how far its "
-        "rubrics lead an evaluator that it never met. Needs runs/tiny of `make tiny`. Hours; "
+        "rubrics lead an evaluator that it never met. Needs the shipped release alone. Hours; "
         "goes on where it was.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
