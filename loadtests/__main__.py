@@ -1,6 +1,6 @@
 """``python -m loadtests``: an open loop against a running service.
 
-The exit status is 1 when an objective is missed.
+An API key is taken from ``PROXY_GRM_API_KEY``. The exit status is 1 when an objective is missed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+from proxy_grm_client.exchange import connection
 
 from loadtests.arrivals import Answered, Arrivals, sent
 from loadtests.bodies import drawn, encoded
@@ -47,7 +48,8 @@ async def _run(
     url: str, arrivals: Arrivals, transport: httpx.AsyncBaseTransport | None
 ) -> list[Answered]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-    async with httpx.AsyncClient(base_url=url, limits=limits, transport=transport) as client:
+    reached = connection(url, None)
+    async with httpx.AsyncClient(**reached, limits=limits, transport=transport) as client:
         return await sent(client, arrivals)
 
 

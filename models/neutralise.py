@@ -2,9 +2,9 @@
 
 A response may contain ``<|im_end|>``, ``<|image_pad|>`` or ``</eval>``: in a
 prompt the first ends the turn, the second binds the picture to the wrong place
-(vLLM issue 57740) and the third talks in the judge's own grammar. One transform,
-used for serving and for training data alike, replaces the characters that give
-such a string its power and leaves every other text exactly as it was.
+and the third talks in the judge's own grammar. One transform, used for serving and
+for training data alike, replaces the characters that give such a string its power
+and leaves every other text exactly as it was.
 """
 
 from __future__ import annotations

@@ -312,6 +312,8 @@ def _check_urls(place: str, urls_of_roles: dict[RoleName, tuple[str, ...]]) -> N
     for url in (url for urls in urls_of_roles.values() for url in urls):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{place}: {url!r} is no http:// or https:// URL")
+        if url.rstrip("/").endswith("/v1"):
+            raise ValueError(f"{place}: {url!r}: leave /v1 away, other routes are asked too")
 
 
 class RolloutSettings(_Section):

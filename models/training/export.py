@@ -11,7 +11,7 @@ from typing import Any
 
 from models.benchmarks.toyworld import Run, evaluate, fresh_cases, judge_all
 from models.calibration import Calibration
-from models.prompts import JUDGE_LAYOUTS, PROXY_LAYOUTS, read_prompts
+from models.prompts import DEFAULT_DIR, JUDGE_LAYOUTS, PROXY_LAYOUTS, read_prompts
 from models.release import load_release
 from models.training.calibrate import calibrate_depth
 from models.training.card import write_card
@@ -54,7 +54,8 @@ def _assemble(recipe: ExportRecipe, folder: Path) -> None:
         if not (stage / "run.json").is_file():
             raise RecipeInvalid(f"stages: {stage} is no finished run: it has no run.json")
     layouts = (*JUDGE_LAYOUTS, *(PROXY_LAYOUTS if recipe.proxy else ()))
-    read_prompts(recipe.prompts, layouts)
+    prompts = recipe.prompts or DEFAULT_DIR
+    read_prompts(prompts, layouts)
     shutil.rmtree(folder, ignore_errors=True)
     for role, model in (("judge", recipe.judge), ("proxy", recipe.proxy)):
         if model is None:
@@ -64,7 +65,7 @@ def _assemble(recipe: ExportRecipe, folder: Path) -> None:
         save_weights(model, folder / role)
     (folder / "prompts").mkdir(parents=True)
     for layout in layouts:
-        shutil.copy(recipe.prompts / f"{layout}.txt", folder / "prompts")
+        shutil.copy(prompts / f"{layout}.txt", folder / "prompts")
     _write_config(recipe, folder, Calibration())
 
 

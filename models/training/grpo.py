@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 from datasets import Dataset
-from proxy_grm_client import AsyncClient, ProxyGrmError
+from proxy_grm_client import AsyncClient, NotFound, ProxyGrmError, Unauthenticated
 from proxy_grm_client import Rubric as SentRubric
 
 from models.comparison import Comparison, LabeledComparison
@@ -83,6 +83,8 @@ class AsksProxy(Protocol):
 class ServedProxy:
     """The proxy of a running service, asked through the SDK.
 
+    An API key is taken from ``PROXY_GRM_API_KEY``.
+
     Args:
         url: the service; its release must have a proxy.
         concurrency: questions at a time.
@@ -93,7 +95,11 @@ class ServedProxy:
         self.url, self.concurrency, self.timeout_s = url, concurrency, timeout_s
 
     async def opinions(self, asked: Sequence[tuple[Comparison, Rubric]]) -> list[Opinion | None]:
-        """Asks all of them; the same question is asked once."""
+        """Asks all of them; the same question is asked once.
+
+        Raises:
+            ProxySilent: the service will not answer, however often it is asked.
+        """
         places = asyncio.Semaphore(self.concurrency)
         async with AsyncClient(self.url, timeout_s=self.timeout_s) as client:
             waiting: dict[tuple[int, str], asyncio.Task[Opinion | None]] = {}
@@ -103,7 +109,13 @@ class ServedProxy:
                     waiting[key] = asyncio.create_task(
                         self._ask(client, places, comparison, rubric)
                     )
-            return [await waiting[id(comparison), rubric.text] for comparison, rubric in asked]
+            try:
+                await asyncio.gather(*waiting.values())
+            finally:
+                for task in waiting.values():
+                    task.cancel()
+                await asyncio.gather(*waiting.values(), return_exceptions=True)
+            return [waiting[id(comparison), rubric.text].result() for comparison, rubric in asked]
 
     async def _ask(
         self, client: AsyncClient, places: asyncio.Semaphore, comparison: Comparison, rubric: Rubric
@@ -118,6 +130,14 @@ class ServedProxy:
                     images,
                     rubric=SentRubric(id=rubric.id, text=rubric.text),
                 )
+            except Unauthenticated:
+                raise ProxySilent(
+                    f"{self.url} wants an API key: put one in PROXY_GRM_API_KEY"
+                ) from None
+            except NotFound as error:
+                raise ProxySilent(
+                    f"{self.url} has no proxy to ask: serve a release with one ({error})"
+                ) from None
             except (ProxyGrmError, httpx.HTTPError):
                 return None
         if found.preferred is None or found.probability is None:

@@ -204,7 +204,8 @@ class ExportRecipe(_Part):
 
     Attributes:
         judge, proxy: finished models; a PEFT adapter is merged into its base.
-        prompts: folder of the prompt files that they were trained with.
+        prompts: folder of the prompt files that they were trained with; None: those of
+            `models.prompts`.
         run: the release is built here.
         publish: and then put here, unless it is worse than what is there.
         base_model: what the weights were trained from, for the card.
@@ -217,7 +218,7 @@ class ExportRecipe(_Part):
     base_model: str
     judge: Path
     proxy: Path | None = None
-    prompts: Path
+    prompts: Path | None = None
     run: Path
     publish: Path | None = None
     stages: tuple[Path, ...] = ()

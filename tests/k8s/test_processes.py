@@ -58,6 +58,17 @@ def test_every_variable_is_a_setting(
     assert read >= 2
 
 
+def test_every_process_understands_a_second_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = {"release": "/releases/next", "engine_urls": {"judge": ["http://next:8000"]}}
+    rendered = render({"settings": {"rollout": second}})
+    for component in ("gateway", "worker"):
+        with monkeypatch.context() as patch:
+            settings = settings_of(rendered, component, component, tmp_path, patch)
+            assert settings.rollout.release == "/releases/next"
+
+
 def test_a_gateway_knows_every_engine_by_its_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

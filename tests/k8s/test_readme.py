@@ -43,6 +43,8 @@ def test_the_notes_say_how_to_make_the_secret_that_pods_wait_for() -> None:
         assert key in bundled
     assert "generic judging-secrets" in external
     assert 'url="rediss://' in external
+    assert "/0?ssl_ca_certs=/etc/proxy-grm/redis-ca/ca.crt" in external
+    assert "ssl_ca_certs" not in bundled
     assert "redis-password" not in external
 
 
@@ -56,4 +58,9 @@ def test_the_notes_tell_of_what_would_not_work() -> None:
     router = {"external": {"judge": ["http://vllm:8000"]}}
     assert "networkPolicy.gatewayEgress" in render({"engines": router}).notes
     assert "NOTE" not in example("external-engines").notes.replace("NOTE: the release", "")
+    outside = {"gateway": {"service": {"type": "LoadBalancer"}}}
+    assert "networkPolicy.clients" in render(outside).notes
+    clients = {"networkPolicy": {"clients": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}}
+    assert "networkPolicy.clients" not in render(outside | clients).notes
+    assert "suspend: true" in example("training").notes
     assert "monitoring.podMonitors" in render({"autoscaling": {"kind": "keda"}}).notes

@@ -15,29 +15,99 @@ from typing import Any
 import pytest
 
 from loadtests.drills.site import free_port
-from models.training.recipe import read_recipe, shipped_recipes
+from models.training.data.split import SPLITS
+from models.training.recipe import (
+    DistilRecipe,
+    ExportRecipe,
+    GrpoRecipe,
+    LookRecipe,
+    PrepareRecipe,
+    Recipe,
+    SplitRecipe,
+    read_recipe,
+    shipped_recipes,
+)
 
 from .conftest import ROOT, Rendered, example, render
 
 
 def jobs(rendered: Rendered) -> dict[str, Any]:
     found = [pod for pod in rendered.pods if pod.component == "training"]
-    return {pod.owner["metadata"]["name"].split("-")[1]: pod for pod in found}
+    return {re.sub("^grm-|-[0-9a-f]{8}$", "", pod.owner["metadata"]["name"]): pod for pod in found}
 
 
 def settings_of(arguments: list[str]) -> tuple[str, ...]:
     return tuple(arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--set")
 
 
-def test_shipped_recipes_take_what_is_put_over_them() -> None:
-    checked = 0
-    for pod in jobs(example("training")).values():
-        arguments = pod.container("training")["args"]
-        (recipe,) = [one for one in arguments if one in shipped_recipes() or one.endswith(".toml")]
-        if not recipe.endswith(".toml"):
-            read_recipe(recipe, settings_of(arguments))
-            checked += 1
-    assert checked == 2
+def recipes(rendered: Rendered) -> dict[str, Recipe]:
+    found = {name: pod.container("training")["args"] for name, pod in jobs(rendered).items()}
+    return {
+        name: read_recipe(
+            next(one for one in arguments if one in shipped_recipes()), settings_of(arguments)
+        )
+        for name, arguments in found.items()
+    }
+
+
+def test_jobs_of_the_example_make_a_release_one_after_the_other() -> None:
+    """Each reads what jobs before it have written, or what the page says has to be there."""
+    there = {Path("data/sets")}
+    for name, recipe in recipes(example("training")).items():
+        if isinstance(recipe, PrepareRecipe):
+            reads = {source.path.parent for source in recipe.prepare.sources}
+            writes = {recipe.prepare.output}
+        elif isinstance(recipe, DistilRecipe):
+            reads, writes = {recipe.records}, {recipe.distil.output}
+        elif isinstance(recipe, SplitRecipe):
+            reads = {recipe.split.judged}
+            writes = {recipe.split.judged.with_name(f"{one}.jsonl") for one in SPLITS}
+        elif isinstance(recipe, ExportRecipe):
+            reads, writes = {recipe.judge, recipe.proxy, *recipe.stages}, {recipe.publish}
+        else:
+            assert not isinstance(recipe, LookRecipe)
+            began = Path(recipe.model)
+            reads = {recipe.data.path, *({began} if began.parts[0] == "runs" else ())}
+            writes = {recipe.run, recipe.run / "model"}
+        assert reads <= there, name
+        there |= writes
+    assert {Path("releases/paper-interim"), Path("releases/paper")} <= there
+
+
+def test_the_first_job_alone_does_not_wait() -> None:
+    found = {name: pod.owner["spec"]["suspend"] for name, pod in jobs(example("training")).items()}
+    assert [name for name, waits in found.items() if not waits] == ["prepare"]
+
+
+def test_a_job_that_is_let_go_is_the_same_job() -> None:
+    def made(suspend: bool) -> Any:
+        job = {"name": "sft", "recipe": "paper-sft-judge", "claim": "work", "suspend": suspend}
+        defaults = {"suspend": True}
+        (name,) = (rendered := render({"training": {"defaults": defaults, "jobs": [job]}})).names(
+            "Job"
+        )
+        return name, rendered.one("Job", name)["spec"]["suspend"]
+
+    (waiting, waits), (going, goes) = made(True), made(False)
+    assert waiting == going
+    assert (waits, goes) == (True, False)
+
+
+def test_grpo_of_the_example_has_the_papers_batch_and_can_hear_its_proxy() -> None:
+    rendered = example("training")
+    pod, recipe = jobs(rendered)["grpo"], recipes(rendered)["grpo"]
+    assert isinstance(recipe, GrpoRecipe)
+    processes = 8 * pod.owner["spec"]["parallelism"]
+    each = recipe.train["per_device_train_batch_size"] * processes
+    assert each * recipe.train["gradient_accumulation_steps"] == 128
+    assert each * recipe.train["steps_per_generation"] == 256
+    variables = {one["name"]: one for one in pod.container("training")["env"]}
+    assert "secretKeyRef" in variables["PROXY_GRM_API_KEY"]["valueFrom"]
+    gateway = rendered.pod("gateway").container("gateway")
+    (urls,) = [one["value"] for one in gateway["env"] if one["name"] == "PROXY_GRM_ENGINE_URLS"]
+    assert "proxy=" in urls
+    port = rendered.one("Service", "grm-gateway")["spec"]["ports"][0]["port"]
+    assert recipe.proxy_url == f"http://grm-gateway:{port}"
 
 
 def test_the_recipe_gets_values_as_they_were_written() -> None:
@@ -54,7 +124,16 @@ def test_a_job_has_a_gpu_for_each_process() -> None:
     found = jobs(example("training"))
     limits = {name: pod.container("training")["resources"]["limits"] for name, pod in found.items()}
     gpus = {name: limit.get("nvidia.com/gpu") for name, limit in limits.items()}
-    assert gpus == {"prepare": None, "distil": None, "sft": "4", "grpo": "8", "export": "1"}
+    assert gpus == {
+        "prepare": None,
+        "distil": None,
+        "split": None,
+        "sft-proxy": "4",
+        "sft": "4",
+        "interim": None,
+        "grpo": "8",
+        "release": None,
+    }
 
 
 def test_nodes_of_one_job_find_the_first_by_its_name() -> None:
@@ -78,7 +157,7 @@ def test_torchrun_is_given_each_nodes_number(tmp_path: Path) -> None:
     container = pod.container("training")
     (tmp_path / "torchrun").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "torchrun").chmod(0o755)
-    variables = {one["name"]: one["value"] for one in container["env"]}
+    variables = {one["name"]: one["value"] for one in container["env"] if "value" in one}
     variables |= {"JOB_COMPLETION_INDEX": "1", "PATH": f"{tmp_path}:/usr/bin:/bin"}
     done = subprocess.run(
         container["args"], env=variables, capture_output=True, text=True, check=True
@@ -130,6 +209,31 @@ def test_training_writes_to_its_volumes_alone(nodes: int) -> None:
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts == {"/training", "/tmp", "/cache", "/dev/shm"}
     assert container["workingDir"] == "/training"
+
+
+def test_training_puts_releases_where_gateways_read_them() -> None:
+    rendered = example("training")
+    training, gateway = jobs(rendered)["release"], rendered.pod("gateway")
+    claims = [
+        {
+            mount["mountPath"]: volume["persistentVolumeClaim"]["claimName"]
+            for mount in pod.containers[0]["volumeMounts"]
+            for volume in pod.spec["volumes"]
+            if volume["name"] == mount["name"] == "releases"
+        }
+        for pod in (training, gateway)
+    ]
+    assert claims == [{"/training/releases": "releases"}, {"/releases": "releases"}]
+
+
+def test_what_is_put_over_a_recipe_may_be_any_text_and_take_a_key_away() -> None:
+    over = {"run": "it's", "train.adam_beta1": 0.5, "train.bf16": None}
+    job = {"name": "sft", "recipe": "paper-sft-judge", "claim": "work", "set": over}
+    arguments = jobs(render({"training": {"jobs": [job]}}))["sft"].container("training")["args"]
+    recipe = read_recipe("paper-sft-judge", settings_of(arguments))
+    assert recipe.run == Path("it's")
+    assert recipe.train["adam_beta1"] == 0.5
+    assert "bf16" not in recipe.train
 
 
 def test_two_nodes_train_one_model(tmp_path: Path) -> None:

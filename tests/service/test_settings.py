@@ -264,7 +264,16 @@ def test_servers_of_a_remote_engine_stand_in_a_row_a_role(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "urls", ["", "proxy=http://a", "judge=", "judge=a:8000", "jugde=http://a", "http://a"]
+    "urls",
+    [
+        "",
+        "proxy=http://a",
+        "judge=",
+        "judge=a:8000",
+        "jugde=http://a",
+        "http://a",
+        "judge=http://a/v1",
+    ],
 )
 def test_a_remote_engine_without_a_judges_server_is_refused(
     urls: str, monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,7 @@
 {{/* What everything is called. */}}
 
 {{- define "proxy-grm.fullname" -}}
-{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default .Release.Name .Values.fullnameOverride | trunc 36 | trimSuffix "-" -}}
 {{- end }}
 
 {{/* Labels of an object of one component. Takes (dict "root" $ "component" "gateway"). */}}

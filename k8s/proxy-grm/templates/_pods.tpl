@@ -1,10 +1,13 @@
 {{/* What the pods have in common. Everything here fits the restricted pod security standard. */}}
 
-{{/* Takes (dict "root" $ "component" "gateway"); with "settings" true, new settings make new pods. */}}
+{{/* Takes (dict "root" $ "component" "gateway"); with "settings" true, new settings make new pods; "labels" are further ones. */}}
 {{- define "proxy-grm.podMetadata" -}}
 # Not the chart's version: a new chart alone makes no engine load again.
 labels:
   {{- include "proxy-grm.selector" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   {{- with .root.Values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -287,6 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
             "garbage": (200, "no json"),
             "refused": (422, json.dumps({"code": "invalid_request", "detail": "no"})),
             "no proxy": (404, json.dumps({"code": "not_found", "detail": "no proxy"})),
+            "no key": (401, json.dumps({"code": "unauthenticated", "detail": "no key"})),
             "drains": (503, json.dumps({"code": "draining", "detail": "no"})),
             "broken": (500, "oops"),
         }
@@ -343,11 +344,20 @@ async def test_opinions_come_in_the_order_of_the_questions():
         assert asked == Counter((f"q{n}", text) for n, text in enumerate(texts))
 
 
-@pytest.mark.parametrize("failure", ["garbage", "refused", "no proxy", "drains", "broken"])
+@pytest.mark.parametrize("failure", ["garbage", "refused", "drains", "broken"])
 async def test_a_failure_is_no_opinion_and_costs_the_others_nothing(failure):
     with serving() as service:
         found = await ServedProxy(service.url).opinions(questions("first", failure, "second"))
         assert found == [Opinion(1, 0.9), None, Opinion(2, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [("no key", "put one in PROXY_GRM_API_KEY"), ("no proxy", "no proxy to ask")],
+)
+async def test_a_service_that_will_never_answer_ends_the_run_at_once(failure, said):
+    with serving() as service, pytest.raises(ProxySilent, match=said):
+        await ServedProxy(service.url).opinions(questions("first", failure, *["second"] * 200))
 
 
 async def test_where_nobody_listens_there_is_no_opinion():
