@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import torch
 from proxy_grm_client import (
     AsyncClient,
     Client,
@@ -292,3 +294,25 @@ def test_progress_is_shown_on_standard_error(run, judgement, capfd):
     assert "3/3" in said.err
     assert "1 error, 2 ok" in said.err
     assert said.out == ""
+
+
+def test_a_number_is_an_id_and_anything_else_is_an_error_of_its_line(run, judgement):
+    asked = [QUESTION | {"id": 7}, QUESTION | {"id": 1.5}, QUESTION | {"id": "a"}]
+    results = run(Service(judgement), asked)
+    assert {one.id for one in results if one.status == "ok"} == {"7", "a"}
+    [failed] = [one for one in results if one.status == "error"]
+    assert (failed.line, failed.error.code) == (2, "invalid_request")
+    assert "id: a text or a whole number" in failed.error.detail
+
+
+def test_pictures_of_a_line_may_come_in_an_array(run, judgement, tmp_path):
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path in paths:
+        path.write_bytes(b"x")
+    asked = [
+        QUESTION | {"id": "paths", "images": np.array([str(path) for path in paths], object)},
+        QUESTION | {"id": "tensor", "images": torch.zeros(2, 3, 8, 6)},
+    ]
+    service = Service(judgement)
+    assert [one.status for one in run(service, asked)] == ["ok", "ok"]
+    assert [len(line["images"]) for upload in service.uploads for line in upload] == [2, 2]

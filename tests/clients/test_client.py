@@ -362,7 +362,9 @@ def test_a_service_that_is_not_there_is_unreachable(ask):
     assert isinstance(raised.value.__cause__, httpx.ConnectError)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://", "http://127.0.0.1:abc"]
+)
 def test_an_address_that_can_never_answer_is_not_tried_for_minutes(url: str, ask):
     began = time.monotonic()
     with pytest.raises((ProxyGrmError, ValueError)):
@@ -501,3 +503,26 @@ def test_a_run_whose_release_is_gone_is_not_tried_again(ask, problem):
     with pytest.raises(ReleaseChanged):
         ask(service)
     assert len(service.requests) == 1
+
+
+def test_a_key_out_of_a_file_loses_its_line_break(ask, judgement):
+    asked: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers.get("authorization"))
+        return httpx.Response(200, json=judgement)
+
+    ask(answer, client={"api_key": " grm_abc\n"})
+    assert asked == ["Bearer grm_abc"]
+
+
+@pytest.mark.parametrize("key", ["grm_\u00e4", "two words", "a\x00b", "line\nbreak"])
+def test_what_can_be_no_key_is_told_at_once_and_not_repeated(key: str, ask):
+    with pytest.raises(ValueError, match="the API key") as raised:
+        ask(None, client={"api_key": key})
+    assert key not in str(raised.value)
+
+
+def test_a_single_text_is_no_list_of_responses():
+    with Client() as client, pytest.raises(TypeError, match="a list of texts"):
+        client.score("Which?", "ab")

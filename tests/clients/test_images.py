@@ -5,8 +5,11 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from proxy_grm_client.images import encode_images
 
@@ -116,3 +119,37 @@ def test_nothing_but_httpx_and_pydantic_is_needed():
         check=True,
     )
     assert ran.stdout.splitlines() == ["[{'data': 'eA=='}]", "[]"]
+
+
+@pytest.mark.parametrize(
+    "single",
+    [
+        "cat.jpg",
+        Path("cat.jpg"),
+        b"x",
+        {"data": "AAAA"},
+        Image.new("RGB", (8, 6)),
+        np.zeros((8, 6, 3), np.uint8),
+        torch.zeros(3, 8, 6),
+    ],
+)
+def test_a_single_picture_is_no_list_of_them(single: Any):
+    with pytest.raises(TypeError, match=r"a list of pictures, not a single one"):
+        encode_images(single)
+
+
+@pytest.mark.parametrize("several", [np.zeros((2, 8, 6, 3), np.uint8), torch.zeros(2, 3, 8, 6)])
+def test_an_array_of_pictures_is_a_list_of_them(several: Any):
+    assert len(encode_images(several)) == 2
+
+
+def test_whole_numbers_a_pixel_are_sent_as_png_has_them():
+    image = Image.new("I", (8, 6), 40_000)
+    found = Image.open(io.BytesIO(sent(image)))
+    assert (found.mode, found.getpixel((3, 3))) == ("I;16", 40_000)
+
+
+def test_an_empty_file_is_named(tmp_path: Path):
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match=r"empty\.png is empty"):
+        encode_images([tmp_path / "empty.png"])

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Depth = Literal["full", "verdict"]
 Order = Literal["given", "both", "adaptive", "escalate"]
+RankOrder = Literal["given", "both", "adaptive"]
+Priority = Literal["interactive", "batch"]
+Cache = Literal["use", "bypass"]
 
 
 class CallOptions(TypedDict, total=False):
@@ -35,7 +38,7 @@ class CallOptions(TypedDict, total=False):
     """
 
     id: str
-    priority: Literal["interactive", "batch"]
+    priority: Priority
     timeout_s: float
 
 
@@ -91,7 +94,7 @@ class ScoreOptions(SamplingOptions, total=False):
     run_id: str
     evaluators: list[str]
     rubric_attempts: int
-    cache: Literal["use", "bypass"]
+    cache: Cache
 
 
 class RankOptions(CallOptions, total=False):
@@ -107,13 +110,13 @@ class RankOptions(CallOptions, total=False):
 
     rubric: str | Rubric
     depth: Depth
-    order: Order
+    order: RankOrder
     budget: int
     confidence: float
     seed: int
     run_id: str
     evaluators: list[str]
-    cache: Literal["use", "bypass"]
+    cache: Cache
 
 
 class RewardOptions(TypedDict, total=False):
@@ -121,10 +124,10 @@ class RewardOptions(TypedDict, total=False):
 
     rubric: str | Rubric
     depth: Depth
-    order: Order
+    order: RankOrder
     run_id: str
-    priority: Literal["interactive", "batch"]
-    cache: Literal["use", "bypass"]
+    priority: Priority
+    cache: Cache
 
 
 class BatchLine(ScoreOptions, total=False):
@@ -213,8 +216,11 @@ def call_body(
     """A request on the wire.
 
     Raises:
+        TypeError: the responses are a single text.
         OSError, TypeError, ValueError: of a picture; see `encode_images`.
     """
+    if isinstance(responses, (str, bytes)):
+        raise TypeError("responses: a list of texts, not a single one")
     body: dict[str, Any] = {
         "question": question,
         "responses": list(responses),

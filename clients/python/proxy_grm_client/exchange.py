@@ -175,8 +175,11 @@ def connection(
         api_key: absent, ``PROXY_GRM_API_KEY`` or none.
         release: name or fingerprint of the one that is to judge.
         may_change: runs may go on with another release than they began with.
+
+    Raises:
+        ValueError: the address or the key can never be one.
     """
-    key = api_key or os.environ.get("PROXY_GRM_API_KEY")
+    key = checked_key(api_key or os.environ.get("PROXY_GRM_API_KEY") or "")
     headers = {"user-agent": f"proxy-grm-client/{__version__}"}
     if key:
         headers["authorization"] = f"Bearer {key}"
@@ -194,10 +197,25 @@ def checked_url(url: str) -> str:
     Raises:
         ValueError: it can never be one.
     """
-    parsed = httpx.URL(url)
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"{url!r} is no address of a service; for example http://127.0.0.1:8000")
     return url
+
+
+def checked_key(key: str) -> str:
+    """An API key, without the line break that it may have in a file.
+
+    Raises:
+        ValueError: it can never be one; the key is not repeated.
+    """
+    key = key.strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("the API key holds characters that no key has: look where it comes from")
+    return key
 
 
 def _transport_error(cause: httpx.RequestError) -> ProxyGrmError:

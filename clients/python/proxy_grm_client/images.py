@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from proxy_grm_client.png import encoded_array
 
-_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
 @runtime_checkable
@@ -60,9 +60,13 @@ def encode_images(images: Sequence[ImageLike]) -> list[dict[str, str]]:
 
     Raises:
         OSError: a path cannot be read.
-        TypeError: something that is none of the known forms.
-        ValueError: an array that is no picture.
+        TypeError: something that is none of the known forms, or a picture in place of a list.
+        ValueError: an array or a file that is no picture.
     """
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping, PilImage)) or (
+        isinstance(images, Array) and len(images.shape) in (2, 3)
+    ):
+        raise TypeError("images: a list of pictures, not a single one: [picture]")
     return [_encode(image) for image in images]
 
 
@@ -88,12 +92,16 @@ def _encode_mapping(image: Mapping[str, Any]) -> dict[str, str]:
 def _file_of(image: object) -> bytes | bytearray | memoryview:
     if isinstance(image, (str, os.PathLike)):
         with open(image, "rb") as file:
-            return file.read()
+            held = file.read()
+        if not held:
+            raise ValueError(f"{os.fspath(image)} is empty")
+        return held
     if isinstance(image, (bytes, bytearray, memoryview)):
         return image
     if isinstance(image, PilImage):
         png = io.BytesIO()
-        known = image if image.mode in _PNG_MODES else image.convert("RGB")
+        mode = "I;16" if image.mode == "I" else "RGB"
+        known = image if image.mode in _PNG_MODES else image.convert(mode)
         known.save(png, format="PNG", compress_level=1)
         return png.getvalue()
     found = encoded_array(image)

@@ -13,8 +13,10 @@ Lines = Iterable[BatchLine] | Iterable[Mapping[str, Any]]
 
 
 def own_id(line: Any) -> str | None:
-    """The id that a line brings."""
+    """The id that a line brings; a whole number is one too."""
     found = line.get("id") if isinstance(line, Mapping) else None
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
     return found if isinstance(found, str) else None
 
 
@@ -35,7 +37,8 @@ def encoded(line: Any, options: Mapping[str, Any], wire_id: str) -> bytes:
         body.pop(name) for name in ("question", "responses", "timeout_s")
     )
     try:
-        body = call_body(question, responses, body.pop("images", None) or (), body, timeout_s)
+        images = body.pop("images", None)
+        body = call_body(question, responses, () if images is None else images, body, timeout_s)
         return json.dumps(body).encode() + b"\n"
     except OSError as cause:
         raise ImageRejected(f"a picture cannot be read: {cause}") from cause
@@ -49,4 +52,6 @@ def _checked(line: Any) -> dict[str, Any]:
     missing = [name for name in ("question", "responses") if name not in line]
     if missing:
         raise InvalidRequest(f"{', '.join(missing)}: this is required")
+    if line.get("id") is not None and own_id(line) is None:
+        raise InvalidRequest(f"id: a text or a whole number, not {type(line['id']).__name__}")
     return dict(line)

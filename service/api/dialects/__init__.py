@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import RootModel
 
 from service.api.dialects.contract import Dialect
-from service.api.gateway import gateway_of
+from service.api.gateway import RELEASE_HEADER, gateway_of
 from service.api.intake import received, unless_gone
 from service.errors import InvalidRequest
 from service.settings import DialectName
@@ -25,6 +25,10 @@ _PLACES: Mapping[DialectName, str] = {
     "proxy_grm": "service.api.dialects.proxy_grm:ProxyGrm",
     "r1_reward": "service.api.dialects.r1_reward:R1Reward",
 }
+
+
+_PURPOSE_HEADER = "x-proxy-grm-purpose"
+"""``demo``: bare numbers have no other place to say that they are worth nothing."""
 
 
 class _Document(RootModel[dict[str, Any]]):
@@ -53,7 +57,12 @@ def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect]) -> None:
             raise InvalidRequest("this is a request of no dialect that is switched on here")
         found = await unless_gone(request, dialect.answer(gateway, body))
         request.scope["state"]["outcome"] = "ok"
-        return Response(json.dumps(found), media_type="application/json")
+        release = gateway.release.config
+        return Response(
+            json.dumps(found),
+            media_type="application/json",
+            headers={RELEASE_HEADER: release.name, _PURPOSE_HEADER: release.purpose},
+        )
 
     names = " and ".join(type(dialect).__name__ for dialect in dialects)
     app.add_api_route(

@@ -57,19 +57,24 @@ class OpenRlhf(Dialect):
         return {"rewards": rewards, "scores": scores, "extra_logs": {"failed": failed}}
 
 
-def _call(query: str, prompt: str, label: str | dict[str, Any]) -> Call:
+def _call(query: str, prompt: str, label: str | dict[str, Any]) -> Call | None:
+    """What is asked about a rollout; nothing of one that says nothing."""
     try:
         asked = read(_Label, json.loads(label) if isinstance(label, str) else label)
     except (ValueError, RecursionError):
         raise InvalidRequest("labels: no JSON with question, images and reference") from None
     if not asked.reference.strip():
         raise InvalidRequest("labels: the reference is empty")
-    responses = (response_in(query, prompt), asked.reference)
+    if not (said := response_in(query, prompt)):
+        return None
+    responses = (said, asked.reference)
     return Call(asked.question, responses, tuple(given_image(image) for image in asked.images))
 
 
-async def _probability(gateway: Gateway, call: Call) -> float | None:
+async def _probability(gateway: Gateway, call: Call | None) -> float | None:
     """P(the rollout is better); None for an abstention."""
+    if call is None:
+        return None
 
     async def score(left_s: float) -> Scored:
         return await gateway.scoring.score(replace(call, timeout_s=left_s))

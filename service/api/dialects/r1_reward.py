@@ -52,6 +52,8 @@ class R1Reward(Dialect):
 
         async def rank(prompt: str, cohort: list[int]) -> None:
             responses = tuple(response_in(asked.query[index], prompt) for index in cohort)
+            if not all(responses):
+                raise InvalidRequest("query: a response is empty, and cannot be ranked")
             ranked = await _rank(gateway, prompt, responses)
             rewards.update(zip(cohort, ranked, strict=True))
 

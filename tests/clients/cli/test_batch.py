@@ -144,3 +144,61 @@ def test_server_and_client_may_be_killed_in_the_middle(tmp_path: Path):
     results = written(out)
     assert sorted(line["id"] for line in results) == sorted(f"line {n}" for n in range(many))
     assert {line["status"] for line in results} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"dear diary",
+        b"",
+        b'{"question": "How many?"',
+        b'{"id": "a"}\nhalf a diary',
+        b"\xff\xd8\xff",
+    ],
+)
+def test_a_file_that_is_something_else_keeps_every_byte(content, run, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    out.write_bytes(content)
+    finished = run()
+    if content:
+        assert finished == 1
+        assert out.read_bytes() == content
+        assert "is not a judgement" in capsys.readouterr().err
+    else:
+        assert len(written(out)) == 5
+
+
+def test_the_input_is_never_the_output(service_url, source, capsys):
+    before = source.read_bytes()
+    assert main(["batch", str(source), str(source), "--url", service_url]) == 1
+    assert source.read_bytes() == before
+    assert "is the input; name another file" in capsys.readouterr().err
+
+
+def test_errors_may_be_tried_again_and_nothing_else_is(run, source, tmp_path):
+    run()
+    out = tmp_path / "out.jsonl"
+    before = {line["id"]: line for line in written(out)}
+    source.write_text(source.read_text().replace('["One.", " "]', '["One.", "Two."]'))
+    assert run("--retry-errors") == 1  # one line is still no JSON
+    after = {line["id"]: line for line in written(out)}
+    assert after["b"]["status"] == "ok"
+    assert after["line-4"]["status"] == "error"
+    assert {name: after[name] for name in ("a", "line-3", "c")} == {
+        name: before[name] for name in ("a", "line-3", "c")
+    }
+    assert list(tmp_path.glob("*.retrying")) == []
+
+
+def test_an_empty_object_has_an_error_and_a_number_is_an_id(service_url, tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("{}\n" + json.dumps(QUESTION | {"id": 7}) + "\n")
+    assert main(["batch", str(source), str(out), "--url", service_url]) == 1
+    assert {line["id"]: line["status"] for line in written(out)} == {"line-1": "error", "7": "ok"}
+
+
+def test_whoever_waits_for_a_service_is_told(source, tmp_path, capsys):
+    url = f"http://127.0.0.1:{free_port()}"
+    out = str(tmp_path / "out.jsonl")
+    assert main(["batch", str(source), out, "--url", url, "--timeout", "0.2"]) == 1
+    assert f"nobody answers at {url} yet; asking again for 0.2 s" in capsys.readouterr().err

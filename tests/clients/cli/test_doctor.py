@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from email.utils import formatdate
 from typing import Any
 
@@ -16,14 +17,27 @@ METRICS = 'proxy_grm_cache_total{outcome="hit"} 3.0\n'
 def look(judgement: dict[str, Any]):
     """Examines a service whose answers are changed."""
 
-    def looked(now: float | None = None, **changes: httpx.Response) -> dict[str, tuple[str, str]]:
+    def looked(
+        now: float | None = None, counts: Sequence[float] = (), **changes: httpx.Response
+    ) -> dict[str, tuple[str, str]]:
+        counted = iter(counts)
+
+        def metrics() -> httpx.Response:
+            more = f'proxy_grm_cache_total{{outcome="unavailable"}} {next(counted)}\n'
+            return httpx.Response(200, text=METRICS + more)
+
         answers = {
             "/livez": httpx.Response(200, headers={"date": formatdate(now, usegmt=True)}),
             "/readyz": httpx.Response(200, json=READY),
             "/score": httpx.Response(200, json=judgement),
             "/metrics": httpx.Response(200, text=METRICS),
         } | {f"/{name}": answer for name, answer in changes.items()}
-        transport = httpx.MockTransport(lambda request: answers[request.url.path])
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            path = request.url.path
+            return metrics() if counts and path == "/metrics" else answers[path]
+
+        transport = httpx.MockTransport(answer)
         found = examine("http://grm", transport)
         return {one.what: (one.state, one.said) for one in found}
 
@@ -47,16 +61,27 @@ def test_what_is_ill_is_told(look, problem):
         now=1e9,
         readyz=problem(503, "engine_unavailable"),
         score=problem(422, "context_exceeded"),
-        metrics=httpx.Response(
-            200, text=METRICS + 'proxy_grm_cache_total{outcome="unavailable"} 7.0\n'
-        ),
     )
     assert found["server"][0] == "well"
-    assert {state for what, (state, _) in found.items() if what != "server"} == {"ill"}
+    assert {found[what][0] for what in ("clock", "release", "judging")} == {"ill"}
+    assert found["redis"] == ("unknown", "nothing could be asked of it: context_exceeded")
     assert "apart" in found["clock"][1]
     assert "not ready" in found["release"][1]
     assert "context_exceeded" in found["judging"][1]
-    assert "7 times" in found["redis"][1]
+
+
+@pytest.mark.parametrize(
+    ("counts", "state", "said"),
+    [
+        ((7.0, 8.0), "ill", "does not answer"),
+        ((7.0, 7.0), "well", "answers; was not there 7 times since the start"),
+        ((0.0, 0.0), "well", "answers"),
+    ],
+)
+def test_redis_is_as_it_is_now(counts, state, said, look):
+    found = look(counts=counts)["redis"]
+    assert found[0] == state
+    assert found[1].startswith(said)
 
 
 def test_what_is_not_shown_is_unknown(look):

@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from proxy_grm_client import DemoRelease, NotFound, Unauthenticated, UnexpectedAnswer
+from proxy_grm_client import (
+    DemoRelease,
+    NotFound,
+    ReleaseChanged,
+    Unauthenticated,
+    UnexpectedAnswer,
+)
 from proxy_grm_client.trainers.rewards import Reward, Rewards
 from proxy_grm_client.trainers.rollouts import Rollout
 
@@ -108,6 +117,7 @@ def test_an_outage_and_a_rollout_that_cannot_be_judged_are_abstentions_and_logge
     [
         (401, "unauthenticated", Unauthenticated),
         (404, "not_found", NotFound),
+        (409, "release_changed", ReleaseChanged),
         (500, "never heard", UnexpectedAnswer),
     ],
 )
@@ -149,3 +159,37 @@ def test_it_opens_again_after_it_was_closed(opened):
     assert values(rewards.of(asked("1", "2"))) == [-0.8, 0.8]
     rewards.close()
     assert values(rewards.of(asked("1", "2"))) == [-0.8, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"ordr": "both"}, TypeError, "no option is called ordr"),
+        ({"temperature": 0.5}, TypeError, "no option is called temperature"),
+        ({"order": "bth"}, ValueError, "order='bth': one of given, both, adaptive"),
+        ({"order": "escalate"}, ValueError, "order='escalate'"),
+        ({"depth": "x"}, ValueError, "depth='x': one of full, verdict"),
+    ],
+)
+def test_options_that_no_judgement_can_have_are_told_before_a_run(options, kind, said):
+    with pytest.raises(kind, match=said):
+        Rewards(options=options)
+
+
+def test_a_mode_that_does_not_exist_is_told():
+    with pytest.raises(ValueError, match="mode='grp': one of group, reference"):
+        Rewards(mode="grp")  # pyright: ignore[reportArgumentType]
+
+
+def test_many_threads_share_one_loop(opened, judge):
+    rewards = opened(Rewards)
+    before = threading.active_count()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            found = list(threads.map(lambda _: rewards.of(asked("1", "2")), range(64)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert [values(one) for one in found] == [[-0.8, 0.8]] * 64
+    assert threading.active_count() <= before + 1

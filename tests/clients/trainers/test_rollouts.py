@@ -79,3 +79,11 @@ def test_more_pictures_are_other_pictures():
     asked = [Rollout("Which?", "x"), Rollout("Which?", "x", [PICTURE]), Rollout("What?", "x")]
     assert cohorts(asked) == [[0], [1], [2]]
     assert cohorts([]) == []
+
+
+def test_a_column_of_a_data_frame_may_hold_an_array_of_pictures():
+    paths = np.array(["a.png", "b.png"], dtype=object)
+    assert as_images(paths) == ("a.png", "b.png")
+    picture = np.zeros((4, 4, 3), np.uint8)
+    [one] = as_images(picture)
+    assert one is picture

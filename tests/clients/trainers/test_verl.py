@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
-from proxy_grm_client import DemoRelease
+from proxy_grm_client import DemoRelease, NotFound
 from proxy_grm_client.trainers.verl import (
     close,
     compute_score,
@@ -73,3 +73,11 @@ def test_errors_of_the_set_up_are_raised(service_url: str):
         compute_score("cats", "Two.", None, ASKED, url=service_url)
     with pytest.raises(ValueError, match="extra_info of each row needs the question"):
         compute_score("cats", "Two.", "One.", {}, url=service_url)
+
+
+def test_a_rubric_may_be_a_table_and_the_client_has_settings_too(service_url: str):
+    rubric = {"text": "1. Truth (100%): it is right."}
+    settings = {"url": service_url, "allow_demo": True, "rubric": rubric, "api_key": "k"}
+    assert compute_score("cats", "Two.", None, ASKED, **settings)["abstained"] == 0
+    with pytest.raises(NotFound):
+        compute_score("cats", "Two.", None, ASKED, url=service_url, release="no such release")

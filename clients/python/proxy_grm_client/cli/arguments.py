@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import get_args
 
-from proxy_grm_client.calls import Depth, Order
+from proxy_grm_client.calls import Depth, Order, RankOrder
 from proxy_grm_client.cli import batch, commands, doctor, jobs
 
 _EXAMPLES = """examples:
@@ -85,16 +85,22 @@ def parser() -> argparse.ArgumentParser:
         pair.add_argument("-b", required=True, metavar="RESPONSE", help="the second response")
         if name == "score":
             _how_to_judge(pair)
+        _about_waiting(pair)
     rank = command("rank", commands.rank, "put 2 to 64 responses in order", _RANK)
     _about_pictures(rank)
     rank.add_argument(
         "-r", required=True, action="append", metavar="RESPONSE", help="a response; say it again"
     )
-    _how_to_judge(rank)
+    _how_to_judge(rank, get_args(RankOrder))
+    _about_waiting(rank)
     many = command("batch", batch.run, "judge a file of comparisons", _BATCH)
     many.add_argument("input", help="comparisons, one JSON object a line")
     many.add_argument("output", help="judgements, one JSON object a line; goes on where it was")
+    many.add_argument(
+        "--retry-errors", action="store_true", help="judge lines again that had an error"
+    )
     _how_to_judge(many)
+    _about_waiting(many)
     _about_jobs(_added(found, "jobs", "have the service's workers judge a file", _JOBS))
     command("doctor", doctor.run, "look whether the service is well", _DOCTOR)
     return top
@@ -145,7 +151,17 @@ def _about_pictures(to: argparse.ArgumentParser) -> None:
     to.add_argument("--json", action="store_true", help="print the service's answer as it is")
 
 
-def _how_to_judge(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--order", choices=get_args(Order), help="which orders are read")
+def _about_waiting(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="for an answer, until the service is there included (default: %(default)g)",
+    )
+
+
+def _how_to_judge(to: argparse.ArgumentParser, orders: tuple[str, ...] = get_args(Order)) -> None:
+    to.add_argument("--order", choices=orders, help="which orders are read")
     to.add_argument("--depth", choices=get_args(Depth), help="verdict: no evaluation; faster")
     to.add_argument("--rubric", metavar="TEXT", help="judge by this; or by the id of one: rub_…")

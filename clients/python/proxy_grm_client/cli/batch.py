@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from proxy_grm_client.answers import LineResult
-from proxy_grm_client.cli.commands import judging
+from proxy_grm_client.cli.commands import judging, opened
 from proxy_grm_client.cli.lines import FileLines, json_object
 from proxy_grm_client.client import Client
 from proxy_grm_client.progress import progress_bar
 
-_TAIL_BYTES = 2**16
+_BEGINS = b'{"id": "'
+"""What each line of an output begins with."""
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -26,10 +27,12 @@ def run(asked: argparse.Namespace) -> int:
     A line without an id is known by its number: ``line-7``.
     """
     source, target = Path(asked.input), Path(asked.output)
-    lines = FileLines(source, _finished(target))
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the input; name another file for the output")
+    lines = FileLines(source, _finished(target, asked.retry_errors))
     with (
         target.open("a", encoding="utf-8") as out,
-        Client(asked.url) as client,
+        opened(asked) as client,
         progress_bar(lines.total, sys.stderr.isatty(), len(lines.known)) as count,
     ):
         done = Counter[str]()
@@ -50,36 +53,46 @@ def _results(client: Client, lines: FileLines, options: dict[str, Any]) -> Itera
     yield from lines.unread
 
 
-def _finished(target: Path) -> set[str]:
+def _finished(target: Path, retry_errors: bool) -> set[str]:
     """Ids in the output; a line that was cut off in the middle is taken away.
+
+    Args:
+        target: nothing of it is touched before all of it is known to be such an output.
+        retry_errors: lines that tell of an error are taken away too.
 
     Raises:
         ValueError: the file is something else.
     """
     if not target.exists():
         return set()
-    _cut_unfinished_line(target)
     found: set[str] = set()
+    kept_bytes, again = 0, False
     with target.open("rb") as file:
         for number, text in enumerate(file, start=1):
+            whole = text.endswith(b"\n")
             line = json_object(text)
-            if line is None or not isinstance(line.get("id"), str):
+            if whole and line is not None and isinstance(line.get("id"), str):
+                kept_bytes += len(text)
+                if retry_errors and line.get("status") == "error":
+                    again = True
+                else:
+                    found.add(line["id"])
+            elif whole or not text.startswith(_BEGINS[: len(text)]):
                 raise ValueError(
                     f"{target}:{number} is not a judgement; name another file for the output"
                 )
-            found.add(line["id"])
+    if kept_bytes < target.stat().st_size:
+        os.truncate(target, kept_bytes)
+    if again:
+        _take_errors_away(target)
     return found
 
 
-def _cut_unfinished_line(target: Path) -> None:
-    with target.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - _TAIL_BYTES)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        file.truncate(end)
+def _take_errors_away(target: Path) -> None:
+    """Into a new file that then takes the old one's place: a kill loses nothing."""
+    new = target.with_name(target.name + ".retrying")
+    with target.open("rb") as file, new.open("wb") as kept:
+        for text in file:
+            if (json_object(text) or {}).get("status") != "error":
+                kept.write(text)
+    new.replace(target)

@@ -6,15 +6,17 @@ import argparse
 import sys
 from typing import Any
 
+import httpx
 from pydantic import BaseModel
 
 from proxy_grm_client.client import Client
+from proxy_grm_client.exchange import connection
 
 
 def score(asked: argparse.Namespace) -> int:
     """Judges two responses."""
     responses = (asked.a, asked.b)
-    with Client(asked.url) as client:
+    with opened(asked) as client:
         judgement = client.score(asked.q, responses, asked.images, **judging(asked))
     if asked.json:
         return _printed(judgement, judgement.status)
@@ -26,7 +28,7 @@ def score(asked: argparse.Namespace) -> int:
 
 def rubric(asked: argparse.Namespace) -> int:
     """Writes a rubric."""
-    with Client(asked.url) as client:
+    with opened(asked) as client:
         written = client.rubric(asked.q, (asked.a, asked.b), asked.images)
     if asked.json:
         return _printed(written, written.status)
@@ -38,7 +40,7 @@ def rubric(asked: argparse.Namespace) -> int:
 
 def rank(asked: argparse.Namespace) -> int:
     """Puts responses in order."""
-    with Client(asked.url) as client:
+    with opened(asked) as client:
         ranking = client.rank(asked.q, asked.r, asked.images, **judging(asked))
     if asked.json:
         return _printed(ranking, ranking.status)
@@ -46,6 +48,21 @@ def rank(asked: argparse.Namespace) -> int:
 
     shown.show_ranking(asked.q, asked.r, ranking)
     return int(ranking.status != "ok")
+
+
+def opened(asked: argparse.Namespace) -> Client:
+    """A client that waits as long as was said; whoever waits for a service is told so."""
+    reached = connection(asked.url, None)
+    try:
+        httpx.get(f"{reached['base_url']}/livez", headers=reached["headers"], timeout=2)
+    except httpx.ConnectError:
+        sys.stderr.write(
+            f"proxy-grm: nobody answers at {reached['base_url']} yet; asking again for "
+            f"{asked.timeout:g} s (--timeout)\n"
+        )
+    except httpx.HTTPError:
+        pass  # whatever it is, the request itself will meet with it
+    return Client(asked.url, timeout_s=asked.timeout)
 
 
 def judging(asked: argparse.Namespace) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from proxy_grm_client.exchange import connection
 
 _MARKS = {"well": "✔", "ill": "✘", "unknown": "?"}
 _MOST_SKEW_S = 5.0
+_SPIDER = ("How many legs has a spider?", ("Eight.", "Six."))
 _CACHE = re.compile(r'^proxy_grm_cache_total\{outcome="(\w+)"\} ([0-9.e+]+)$', re.M)
 
 
@@ -54,8 +55,8 @@ def examine(url: str | None, transport: httpx.BaseTransport | None = None) -> li
         found = [server, _clock(alive), _release(http)]
     with Client(url, timeout_s=30, transport=transport) as client:
         found.append(_judgement(client))
-    with httpx.Client(**connection(url, None), timeout=10, transport=transport) as http:
-        found.append(_redis(http))
+        with httpx.Client(**connection(url, None), timeout=10, transport=transport) as http:
+            found.append(_redis(http, client))
     return found
 
 
@@ -88,9 +89,7 @@ def _release(http: httpx.Client) -> Finding:
 def _judgement(client: Client) -> Finding:
     began = time.monotonic()
     try:
-        judgement = client.score(
-            "How many legs has a spider?", ["Eight.", "Six."], depth="verdict", cache="bypass"
-        )
+        judgement = client.score(*_SPIDER, depth="verdict", cache="bypass")
     except ProxyGrmError as error:
         return Finding("judging", "ill", f"{error.code}: {error}")
     took_s = time.monotonic() - began
@@ -99,12 +98,26 @@ def _judgement(client: Client) -> Finding:
     return Finding("judging", "well", f"a verdict in {took_s:.2f} s")
 
 
-def _redis(http: httpx.Client) -> Finding:
+def _redis(http: httpx.Client, client: Client) -> Finding:
+    """Whether the cache is there now: one judgement asks for it."""
+    before = _unavailable(http)
+    if before is None:
+        return Finding("redis", "unknown", "the server does not show what its cache does")
+    try:
+        client.score(*_SPIDER, depth="verdict")
+    except ProxyGrmError as error:
+        return Finding("redis", "unknown", f"nothing could be asked of it: {error.code}")
+    after = _unavailable(http) or 0.0
+    if after > before:
+        return Finding("redis", "ill", "does not answer: nothing is cached, jobs are refused")
+    told = f"; was not there {before:.0f} times since the start" if before else ""
+    return Finding("redis", "well", f"answers{told}")
+
+
+def _unavailable(http: httpx.Client) -> float | None:
+    """How often the cache was not there; None where the server does not say."""
     response = http.get("/metrics")
     counts = {name: float(value) for name, value in _CACHE.findall(response.text)}
     if response.status_code != 200 or not counts:
-        return Finding("redis", "unknown", "the server does not show what its cache does")
-    failures = counts.get("unavailable", 0)
-    if failures:
-        return Finding("redis", "ill", f"was not there {failures:.0f} times since the start")
-    return Finding("redis", "well", "has always been there")
+        return None
+    return counts.get("unavailable", 0.0)

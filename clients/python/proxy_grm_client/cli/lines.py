@@ -9,6 +9,7 @@ from typing import Any
 
 from proxy_grm_client.answers import FailedLine, LineResult
 from proxy_grm_client.errors import InvalidRequest
+from proxy_grm_client.lines import own_id
 
 
 class FileLines:
@@ -34,9 +35,9 @@ class FileLines:
         seen: set[str] = set()
         with self._source.open("rb") as file:
             for number, text in enumerate(file, start=1):
-                line = json_object(text) if text.strip() else {}
-                if line == {}:
+                if not text.strip():
                     continue
+                line = json_object(text)
                 line_id = _id_of(line, number)
                 if line_id in seen:
                     told = f"{self._source}:{number}: {line_id!r} stands further up too; left out"
@@ -69,8 +70,7 @@ def record(result: LineResult) -> dict[str, Any]:
 
 def _id_of(line: dict[str, Any] | None, number: int) -> str:
     """The line's own id, or its number as one."""
-    found = (line or {}).get("id")
-    return found if isinstance(found, str) and found else f"line-{number}"
+    return own_id(line or {}) or f"line-{number}"
 
 
 def json_object(text: bytes) -> dict[str, Any] | None:

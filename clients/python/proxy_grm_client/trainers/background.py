@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+_STARTING = threading.Lock()  # for all of them: one of its own could not be pickled
+
 
 class BackgroundLoop:
     """An event loop in a thread of its own, so that connections outlive the caller's loop.
 
-    It starts with the first piece of work; until then the object can be pickled.
+    It starts with the first piece of work; until then the object can be pickled. Any thread may
+    bring work.
     """
 
     def __init__(self) -> None:
@@ -37,10 +40,11 @@ class BackgroundLoop:
             self._loop = self._thread = None
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._loop.run_forever, name="proxy-grm rewards", daemon=True
-            )
-            self._thread.start()
-        return self._loop
+        with _STARTING:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="proxy-grm rewards", daemon=True
+                )
+                self._thread.start()
+            return self._loop

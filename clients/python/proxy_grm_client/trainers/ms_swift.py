@@ -27,6 +27,7 @@ def register(
     mode: Mode = "group",
     allow_demo: bool = False,
     timeout_s: float = 300.0,
+    client: Mapping[str, Any] | None = None,
     **options: Unpack[RewardOptions],
 ) -> type[Any]:
     """Adds the reward to ms-swift's, as an `AsyncORM`; None is an abstention.
@@ -38,6 +39,7 @@ def register(
             compares each with the data set's column `reference`.
         allow_demo: be rewarded even by a release that is a demonstration.
         timeout_s: of one ranking or comparison.
+        client: further arguments of `proxy_grm_client.AsyncClient`, such as `api_key`.
         **options: of every call; see `proxy_grm_client.calls.RewardOptions`.
 
     Returns:
@@ -48,7 +50,7 @@ def register(
     """
     from swift.rewards import AsyncORM, orms  # pyright: ignore[reportMissingImports]
 
-    rewards = Rewards(url, mode, allow_demo, timeout_s, {**options})
+    rewards = Rewards(url, mode, allow_demo, timeout_s, {**options}, {**(client or {})})
 
     class ProxyGrm(AsyncORM):  # pyright: ignore[reportUntypedBaseClass]
         """The net win rate among a prompt's rollouts, or 2 P(better than the reference) - 1."""

@@ -110,7 +110,10 @@ def response_in(query: str, prompt: str) -> str:
 
 
 def _rollout(query: str, prompt: str, label: Any) -> Rollout:
-    asked = json.loads(label) if isinstance(label, str) and label else label
+    try:
+        asked = json.loads(label) if isinstance(label, str) else label
+    except (ValueError, RecursionError):
+        asked = None
     if not isinstance(asked, Mapping) or not isinstance(asked.get("question"), str):
         raise ValueError('a label is a JSON text: {"question": …, "images": […], "reference": …}')
     return Rollout(

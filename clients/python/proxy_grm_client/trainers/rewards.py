@@ -6,14 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from proxy_grm_client.answers import Judgement, Ranking
 from proxy_grm_client.async_client import AsyncClient
+from proxy_grm_client.calls import Cache, Depth, Priority, RankOrder, RewardOptions
 from proxy_grm_client.errors import (
     DemoRelease,
     NotFound,
     ProxyGrmError,
+    ReleaseChanged,
     Unauthenticated,
     UnexpectedAnswer,
 )
@@ -23,10 +25,17 @@ from proxy_grm_client.trainers.rollouts import Rollout, cohorts
 Mode = Literal["group", "reference"]
 Answer = TypeVar("Answer", Judgement, Ranking)
 
+_CHOICES = {
+    "mode": get_args(Mode),
+    "depth": get_args(Depth),
+    "order": get_args(RankOrder),
+    "priority": get_args(Priority),
+    "cache": get_args(Cache),
+}
 _log = logging.getLogger(__name__)
 _AT_ONCE = 64
 _MOST_RANKED = 64
-_ENDS_A_RUN = (Unauthenticated, NotFound, UnexpectedAnswer)
+_ENDS_A_RUN = (Unauthenticated, NotFound, ReleaseChanged, UnexpectedAnswer)
 """Errors of the set-up, not of one rollout: what follows would go on unrewarded."""
 
 
@@ -62,6 +71,10 @@ class Rewards:
 
     A rollout that cannot be judged, because of an outage for example, is an abstention with its
     reason, and is logged; an error of the set-up is raised.
+
+    Raises:
+        TypeError: an option that trainers do not have.
+        ValueError: one that cannot be so.
     """
 
     url: str | None = None
@@ -72,6 +85,15 @@ class Rewards:
     client: dict[str, Any] = field(default_factory=dict[str, Any])
     _background: BackgroundLoop = field(init=False, default_factory=BackgroundLoop)
     _asking: tuple[AsyncClient, asyncio.Semaphore] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        names = sorted(RewardOptions.__optional_keys__)
+        if unknown := sorted(self.options.keys() - {*names}):
+            raise TypeError(f"no option is called {', '.join(unknown)}; there are {names}")
+        for name, value in {"mode": self.mode, **self.options}.items():
+            allowed = _CHOICES.get(name)
+            if allowed is not None and value not in allowed:
+                raise ValueError(f"{name}={value!r}: one of {', '.join(allowed)}")
 
     def of(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         """One reward a rollout, in their order.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy_grm_client.images import ImageLike
+from proxy_grm_client.images import Array, ImageLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ def as_images(value: Any) -> Sequence[ImageLike]:
     """A column's value as pictures: none, one, or several."""
     if value is None:
         return ()
+    if isinstance(value, Array) and str(value.dtype) == "object":
+        return tuple(value)  # a list, as data frames keep it
     return value if isinstance(value, (list, tuple)) else (value,)
 
 

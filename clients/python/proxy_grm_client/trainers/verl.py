@@ -19,6 +19,7 @@ In verl's configuration (needs no file of your own):
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,9 @@ from proxy_grm_client.trainers.rollouts import Rollout, as_images
 
 _OF_VERL = ("reward_router_address", "reward_model_tokenizer", "rollout_reward_scores")
 """Passed by verl's managers to whoever they call."""
-_KEPT: dict[tuple[Mode, tuple[tuple[str, Any], ...]], Rewards] = {}
+_KEPT: dict[str, Rewards] = {}
+_CHOOSING = threading.Lock()
+_OF_CLIENT = ("api_key", "release", "may_change")
 
 
 def compute_score(
@@ -48,7 +51,8 @@ def compute_score(
         ground_truth: the reference, where `extra_info` has none.
         extra_info: `question`, `images` or `image`, `reference`.
         abstained_score: the number where there is no judgement; verl takes nothing else.
-        **settings: `url`, `allow_demo`, `timeout_s`; all others are options of every call.
+        **settings: `url`, `allow_demo`, `timeout_s`; of the client `api_key`, `release` and
+            `may_change`; all others are options of every call.
 
     Returns:
         ``score``, 2 P(better) - 1, and ``abstained``: 1 where the score is `abstained_score`
@@ -132,13 +136,15 @@ def close() -> None:
 def _rewards(mode: Mode, settings: Mapping[str, Any]) -> Rewards:
     """One for each configuration, so that connections are kept."""
     options = {name: value for name, value in settings.items() if name not in _OF_VERL}
-    known = {*RewardOptions.__optional_keys__, "url", "allow_demo", "timeout_s"}
+    named = ("url", "allow_demo", "timeout_s")
+    known = {*RewardOptions.__optional_keys__, *named, *_OF_CLIENT}
     unknown = sorted(options.keys() - known)
     if unknown:
         raise TypeError(f"no setting is called {', '.join(unknown)}; there are {sorted(known)}")
-    key = (mode, tuple(sorted(options.items())))
-    if key not in _KEPT:
-        named = ("url", "allow_demo", "timeout_s")
-        of_rewards = {name: options.pop(name) for name in named if name in options}
-        _KEPT[key] = Rewards(mode=mode, options=options, **of_rewards)
-    return _KEPT[key]
+    key = repr((mode, sorted(options.items())))  # a value may be a table
+    with _CHOOSING:
+        if key not in _KEPT:
+            of_rewards = {name: options.pop(name) for name in named if name in options}
+            client = {name: options.pop(name) for name in _OF_CLIENT if name in options}
+            _KEPT[key] = Rewards(mode=mode, options=options, client=client, **of_rewards)
+        return _KEPT[key]

@@ -95,3 +95,17 @@ async def test_what_is_wrong_is_told(speaking, payload):
     for body in wrong:
         status, problem = await ask(speaking, body)
         assert (status, problem["code"]) == (422, "invalid_request")
+
+
+async def test_a_rollout_that_says_nothing_abstains_and_costs_the_others_nothing(speaking, payload):
+    payload["query"][0] = payload["query"][0].replace("There are two.", " ")
+    status, answer = await ask(speaking, payload)
+    assert status == 200
+    assert answer["extra_logs"] == {"failed": [1.0, 0.0]}
+    assert answer["rewards"][0] == 0.0 != answer["rewards"][1]
+
+
+async def test_the_headers_say_what_bare_numbers_are_worth(speaking, payload):
+    answer = await speaking.client.post("/get_reward", json=payload)
+    assert answer.headers["x-proxy-grm-purpose"] == "demo"
+    assert answer.headers["x-proxy-grm-release"] == "small"
