@@ -142,6 +142,7 @@ def summary(
             "accuracy_image_decided": _interval(by_stratum["image"]),
             "accuracy_rubric_decided": _interval(by_stratum["rubric"]),
             "accuracy_heldout_combinations": _interval(held_out),
+            "accuracy_text_decided": _interval(by_stratum["text"]),
             "verdict_depth_accuracy": _interval(verdict_depth),
             "blank_image_accuracy_image_decided": _interval(blank),
         },

@@ -18,6 +18,7 @@ from models.benchmarks.asking import ask_all, benchmark_parser, print_figures
 from models.benchmarks.statistics import mean_interval, wilson_interval
 from models.benchmarks.toyworld import fresh_cases
 from models.comparison import Position
+from models.errors import ModelsError
 from models.toyworld import STRATA, ToyCase
 
 
@@ -91,10 +92,16 @@ async def try_rubrics(
 
 
 def shuffled(cases: Sequence[ToyCase], rubrics: Sequence[str | None]) -> list[str | None]:
-    """Each case gets the rubric of the next case of its stratum; never its own."""
+    """Each case gets the rubric of the next case of its stratum; never its own.
+
+    Raises:
+        ModelsError: a stratum has one case alone.
+    """
     moved: list[str | None] = list(rubrics)
     for stratum in STRATA:
         places = [n for n, case in enumerate(cases) if case.stratum == stratum]
+        if len(places) == 1:
+            raise ModelsError(f"one case alone is {stratum}-decided: try more cases")
         for place, following in zip(places, places[1:] + places[:1], strict=True):
             moved[place] = rubrics[following]
     return moved

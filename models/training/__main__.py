@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 
 from models.errors import ModelsError
@@ -50,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, print the command for 1 and for 2 nodes, run nothing",
+        help="check the recipe and the trainer's arguments (not data and models), print the "
+        "command for 1 and for 2 nodes, run nothing",
     )
     parser.add_argument("--list", action="store_true", help="name the recipes that ship")
     options = parser.parse_args(argv)
@@ -78,7 +80,8 @@ def _run(options: argparse.Namespace) -> int:
     from models.training.processes import is_first_process
     from models.training.run import run
 
-    result = run(recipe)
+    put_over = [part for setting in options.set for part in ("--set", setting)]
+    result = run(recipe, shlex.join(["python", "-m", "models.training", options.recipe, *put_over]))
     if is_first_process():
         print(f"finished: {result}")
     return 0

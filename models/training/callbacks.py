@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -26,6 +27,7 @@ class MarkComplete(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Called after the trainer has written a checkpoint."""
+        PartialState().wait_for_everyone()  # each process writes a part of it
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             (folder / COMPLETE).touch()

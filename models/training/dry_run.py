@@ -45,7 +45,7 @@ def launch_command(
         RecipeInvalid: the launcher's configuration file is missing.
     """
     launch = recipe.launch
-    if launch.accelerate is None and nodes == 1:
+    if launch.accelerate is None and nodes * launch.processes == 1:
         return _plain(arguments)
     command = ["accelerate", "launch"]
     if launch.accelerate is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -48,25 +49,48 @@ def export(recipe: ExportRecipe) -> Path:
 
 
 def _assemble(recipe: ExportRecipe, folder: Path) -> None:
+    """Makes the folder, anew where the models are others than it was made of."""
+    models = {"judge": recipe.judge} | ({"proxy": recipe.proxy} if recipe.proxy else {})
+    made_of = {role: _digest(model) for role, model in models.items() if model.is_dir()}
+    kept = recipe.run / "made-of.json"
     if (folder / "release.toml").exists():
-        return
-    for stage in recipe.stages:
-        if not (stage / "run.json").is_file():
-            raise RecipeInvalid(f"stages: {stage} is no finished run: it has no run.json")
+        known = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+        if all(known.get(role) == digest for role, digest in made_of.items()):
+            return
+        for measured in ("calibration.json", "metrics.json"):
+            (recipe.run / measured).unlink(missing_ok=True)
+    _check_finished(models, recipe.stages)
     layouts = (*JUDGE_LAYOUTS, *(PROXY_LAYOUTS if recipe.proxy else ()))
     prompts = recipe.prompts or DEFAULT_DIR
     read_prompts(prompts, layouts)
     shutil.rmtree(folder, ignore_errors=True)
-    for role, model in (("judge", recipe.judge), ("proxy", recipe.proxy)):
-        if model is None:
-            continue
-        if not model.is_dir():
-            raise RecipeInvalid(f"{role}: {model} is not there: run the job that makes it first")
+    for role, model in models.items():
         save_weights(model, folder / role)
     (folder / "prompts").mkdir(parents=True)
     for layout in layouts:
         shutil.copy(prompts / f"{layout}.txt", folder / "prompts")
+    _write_json(kept, made_of)
     _write_config(recipe, folder, Calibration())
+
+
+def _check_finished(models: dict[str, Path], stages: Sequence[Path]) -> None:
+    for role, model in models.items():
+        if not model.is_dir():
+            raise RecipeInvalid(f"{role}: {model} is not there: run the job that makes it first")
+    for stage in stages:
+        if not (stage / "run.json").is_file() or not (stage / "model").is_dir():
+            raise RecipeInvalid(f"stages: {stage} is no finished run: it has no model or run.json")
+
+
+def _digest(model: Path) -> str:
+    """Of all files of a model."""
+    digest = hashlib.sha256()
+    for file in sorted(model.iterdir()):
+        if file.is_file():
+            with file.open("rb") as opened:
+                found = hashlib.file_digest(opened, "sha256").hexdigest()
+            digest.update(f"{file.name} {found}\n".encode())
+    return digest.hexdigest()
 
 
 def _write_config(recipe: ExportRecipe, folder: Path, calibration: Calibration) -> None:
@@ -117,7 +141,7 @@ def _evaluated(recipe: ExportRecipe, folder: Path, work: Path) -> dict[str, Any]
     fingerprint = load_release(str(folder)).fingerprint
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if known["fingerprint"] == fingerprint:
+        if known["fingerprint"] == fingerprint and known["n"] == recipe.evaluation_cases:
             return known
     with served(folder, work) as url:
         metrics = asyncio.run(evaluate(url, recipe.evaluation_cases, recipe.seed, _CONCURRENCY))

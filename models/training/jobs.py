@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_utils import SaveStrategy
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.sft_config import SFTConfig
@@ -21,7 +23,7 @@ from models.training.collate import ExampleCollator
 from models.training.errors import RecipeInvalid
 from models.training.examples import Example
 from models.training.grpo import AsksProxy, JudgementReward, ServedProxy, lazy_tasks
-from models.training.processes import is_first_process
+from models.training.processes import is_first_process, spread_by_accelerate
 from models.training.recipe import RECIPES_DIR, GrpoRecipe, LookRecipe, SftRecipe
 from models.training.resuming import LoadsWeightsByTheirNames
 from models.training.rewards import AGGREGATIONS
@@ -43,12 +45,12 @@ def sft(recipe: SftRecipe) -> Path:
     folder.claim(recipe)
     if folder.is_finished:
         return folder.model
-    processor = Qwen2_5_VLProcessor.from_pretrained(recipe.model)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(recipe.model, dtype="auto")
+    processor = _processor(recipe)
     control_tokens = processor.tokenizer.get_added_vocab()
     number, make = example_maker(recipe.data, recipe.role, control_tokens)
-    stop = StopWhenDiverged(recipe.watch)
     arguments = sft_arguments(recipe)
+    model = _network(recipe, arguments)
+    stop = StopWhenDiverged(recipe.watch)
     collated = (processor, LABEL_WORDS, recipe.label_weight, arguments.max_length)
     others: dict[str, Any] = {
         "lengths": _lengths(recipe, number, make),
@@ -109,10 +111,12 @@ def grpo(recipe: GrpoRecipe, proxy: AsksProxy | None = None) -> Path:
     folder.claim(recipe)
     if folder.is_finished:
         return folder.model
-    processor = Qwen2_5_VLProcessor.from_pretrained(recipe.model)
+    processor = _processor(recipe)
     processor.tokenizer.padding_side = "left"  # TRL lays its prompts beside what this pads
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(recipe.model, dtype="auto")
     control_tokens = processor.tokenizer.get_added_vocab()
+    tasks = lazy_tasks(*task_maker(recipe.data, recipe.role, control_tokens))
+    arguments = grpo_arguments(recipe)
+    model = _network(recipe, arguments)
     if proxy is None and recipe.proxy_url is not None:
         proxy = ServedProxy(recipe.proxy_url, recipe.proxy_concurrency)
     stop = StopWhenDiverged(recipe.watch)
@@ -120,8 +124,8 @@ def grpo(recipe: GrpoRecipe, proxy: AsksProxy | None = None) -> Path:
     trainer = _Grpo(
         model,
         reward_funcs=[reward],
-        args=_without_pictures(grpo_arguments(recipe), processor),
-        train_dataset=lazy_tasks(*task_maker(recipe.data, recipe.role, control_tokens)),
+        args=_without_pictures(arguments, processor),
+        train_dataset=tasks,
         processing_class=processor,
         callbacks=_watched(recipe, f"grpo {recipe.role}", stop),
     )
@@ -139,7 +143,10 @@ def grpo_arguments(recipe: GrpoRecipe) -> GRPOConfig:
     """
     arguments = _built(GRPOConfig, _shared(recipe.run) | recipe.train)
     boundary = (arguments.steps_per_generation or 1) * arguments.num_iterations
-    if arguments.save_steps % boundary:
+    # Both in passes of the network, of which an update has several.
+    boundary //= math.gcd(boundary, arguments.gradient_accumulation_steps)
+    saves = arguments.save_strategy != SaveStrategy.NO
+    if saves and arguments.save_steps % boundary:
         raise RecipeInvalid(
             f"train.save_steps is {arguments.save_steps}: it must be a multiple of {boundary}, "
             "because rollouts are not checkpointed and a run goes on from a generation's start"
@@ -154,6 +161,25 @@ def sft_arguments(recipe: SftRecipe | LookRecipe) -> SFTConfig:
         RecipeInvalid: the trainer does not know one of them, or refuses it.
     """
     return _built(SFTConfig, _shared(recipe.run) | {"max_length": None} | recipe.train)
+
+
+def _processor(recipe: SftRecipe | GrpoRecipe) -> Qwen2_5_VLProcessor:
+    try:
+        return Qwen2_5_VLProcessor.from_pretrained(recipe.model)
+    except (OSError, ValueError) as cause:  # of a folder that is not there, or no such hub id
+        raise RecipeInvalid(f"model: {recipe.model} cannot be read: {cause}") from cause
+
+
+def _network(
+    recipe: SftRecipe | GrpoRecipe, arguments: SFTConfig | GRPOConfig
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The model to train, in float32 unless the optimizer keeps float32 weights of its own.
+
+    Steps of 5e-6 and less are lost in bfloat16; `train.bf16` computes in it all the same.
+    """
+    its_own = arguments.deepspeed or arguments.fsdp or spread_by_accelerate()
+    kind = "auto" if its_own else torch.float32
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(recipe.model, dtype=kind)
 
 
 def _without_pictures(arguments: GRPOConfig, processor: Qwen2_5_VLProcessor) -> GRPOConfig:
@@ -206,7 +232,7 @@ def _watched(
     recipe: SftRecipe | LookRecipe | GrpoRecipe, title: str, stop: StopWhenDiverged
 ) -> list[Any]:
     if not is_first_process():
-        return [stop]
+        return [MarkComplete(), stop]
     # TensorBoard's callback comes with a writer of its own, so that the events lie in the run.
     board = TensorBoardCallback(SummaryWriter(str(recipe.run / "logs")))
     return [MarkComplete(), ShowProgress(title), stop, board, KeepCurves()]

@@ -1,4 +1,4 @@
-"""Which of a run's processes this is, before the trainer is there to tell."""
+"""Which of a run's processes this is, and who spreads it, before the trainer is there to tell."""
 
 from __future__ import annotations
 
@@ -12,3 +12,9 @@ def is_first_process() -> bool:
     process has none.
     """
     return os.environ.get("RANK", "0") == "0"
+
+
+def spread_by_accelerate() -> bool:
+    """Whether accelerate's launcher has set up DeepSpeed or FSDP, which train in float32."""
+    names = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP")
+    return any(os.environ.get(name, "").lower() == "true" for name in names)

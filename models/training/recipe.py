@@ -194,6 +194,10 @@ class GrpoRecipe(_Trained):
             raise ValueError(
                 "give proxy_url or proxy_release, one of them, with every aggregation but none"
             )
+        if self.role == "proxy" and self.aggregation != "none":
+            raise ValueError(
+                "role proxy: its rollouts hold no rubric to ask about; aggregation is none"
+            )
         if self.proxy_release is not None and self.launch.processes > 1:
             raise ValueError("proxy_release is for one process: start a service, give proxy_url")
         return self
@@ -246,6 +250,14 @@ class DistilRecipe(_Part):
     job: Literal["distil"]
     records: Path
     distil: DistilOptions
+
+    @model_validator(mode="after")
+    def _images_are_found(self) -> Self:
+        if self.distil.output.parent != self.records.parent:
+            raise ValueError(
+                "distil.output: put it beside records, to whose folder image paths are relative"
+            )
+        return self
 
 
 class SplitRecipe(_Part):

@@ -46,7 +46,9 @@ def _data_job(recipe: PrepareRecipe | DistilRecipe | SplitRecipe, command: str) 
     if isinstance(recipe, SplitRecipe):
         from models.training.data.split import split_file
 
-        split_file(recipe.split, command=command)
+        splits = split_file(recipe.split, command=command)
+        told = [f"{name}: {len(records)} records" for name, records in splits.sets.items()]
+        print("\n".join([*told, *splits.notes]), flush=True)
         return recipe.split.judged.parent
     from models.training.data.distil import distil_blocking
     from models.training.data.files import read_records

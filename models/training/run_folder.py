@@ -23,6 +23,7 @@ from models.training.errors import RecipeInvalid, RunDiverged
 from models.training.processes import is_first_process
 from models.training.recipe import ExportRecipe, TrainRecipe
 
+_OUTCOMES = ("checkpoint-*", "release", "calibration.json")
 _NOT_ITS_OWN = {"run", "launch", "watch", "publish", "stages", "evaluation_cases"}
 
 
@@ -45,8 +46,9 @@ class RunFolder:
     def claim(self, recipe: TrainRecipe | ExportRecipe) -> None:
         """Takes the folder for a recipe, or finds that it is this recipe's already.
 
-        How a run is launched, watched, measured and published does not make it another one. Of a
-        run's processes the first alone writes.
+        How a run is launched, watched, measured and published does not make it another one, and
+        where nothing has come of a run yet its recipe may be corrected. Of a run's processes the
+        first alone writes.
 
         Raises:
             RecipeInvalid: another recipe's run is in it.
@@ -54,10 +56,14 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         said = recipe.model_dump(mode="json", exclude=_NOT_ITS_OWN)
         kept = self.path / "recipe.json"
-        if kept.exists() and json.loads(kept.read_text("utf-8")) != said:
+        begun = self.is_finished or any(
+            found for pattern in _OUTCOMES for found in self.path.glob(pattern)
+        )
+        if begun and kept.exists() and json.loads(kept.read_text("utf-8")) != said:
             raise RecipeInvalid(
                 f"{self.path} holds a run of another recipe: choose another run folder "
-                f"(--set run=...), or remove it"
+                "(--set run=...), or remove it. To go on from its weights with other settings, "
+                f"give one of its checkpoints as model: --set model={self.path}/checkpoint-N"
             )
         if is_first_process():
             _write(kept, said)
@@ -70,7 +76,7 @@ class RunFolder:
         """
         begun = time.monotonic()
         checkpoint = last_complete_checkpoint(self.path)
-        if checkpoint is not None:
+        if checkpoint is not None and is_first_process():
             print(f"going on from {checkpoint}", flush=True)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

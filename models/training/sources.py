@@ -13,7 +13,7 @@ from models.pictures import shrink
 from models.prompts import DEFAULT_DIR, JUDGE_LAYOUTS, PROXY_LAYOUTS, Prompts, read_prompts
 from models.toyworld import STRATA, CaseOptions, Stratum, ToyCase, make_case
 from models.training.data.files import RecordsInvalid, read_records
-from models.training.data.images import load_image
+from models.training.data.images import ImageRefused, load_image
 from models.training.data.records import JudgedRecord, PreferenceRecord
 from models.training.errors import RecipeInvalid
 from models.training.examples import (
@@ -139,13 +139,27 @@ def _read_either(path: Path | None) -> tuple[Sequence[PreferenceRecord], Path]:
     except RecipeInvalid as not_judged:
         try:
             return _read(path, PreferenceRecord)
-        except RecipeInvalid:
-            raise not_judged from None  # a judged record with a fault is neither
+        except RecipeInvalid as not_records:
+            raise (not_records if _begins_unjudged(path) else not_judged) from None
+
+
+def _begins_unjudged(path: Path | None) -> bool:
+    """Whether the first record has no teacher: then it is such a file, with a fault further on."""
+    try:
+        return path is not None and next(read_records(path, PreferenceRecord), None) is not None
+    except (RecordsInvalid, OSError):
+        return False
 
 
 def _labeled(record: PreferenceRecord, folder: Path, most_pixels: int) -> LabeledComparison:
-    images = tuple(
-        JudgeImage(shrink(load_image(ref, folder), most_pixels), identity=f"{record.id}/{place}")
-        for place, ref in enumerate(record.images)
-    )
+    try:
+        images = tuple(
+            JudgeImage(
+                shrink(load_image(ref, folder), most_pixels), identity=f"{record.id}/{place}"
+            )
+            for place, ref in enumerate(record.images)
+        )
+    except (ImageRefused, OSError) as cause:
+        # Of one argument: it may have to travel out of a process that loads data.
+        raise RecipeInvalid(f"record {record.id}: a picture cannot be used: {cause}") from cause
     return LabeledComparison(Comparison(record.question, record.responses, images), record.label)

@@ -99,8 +99,8 @@ def test_grpo_of_the_example_has_the_papers_batch_and_can_hear_its_proxy() -> No
     assert isinstance(recipe, GrpoRecipe)
     processes = 8 * pod.owner["spec"]["parallelism"]
     each = recipe.train["per_device_train_batch_size"] * processes
-    assert each * recipe.train["gradient_accumulation_steps"] == 128
-    assert each * recipe.train["steps_per_generation"] == 256
+    assert each * recipe.train["gradient_accumulation_steps"] == 128 * 8
+    assert each * recipe.train["steps_per_generation"] == 256 * 8
     variables = {one["name"]: one for one in pod.container("training")["env"]}
     assert "secretKeyRef" in variables["PROXY_GRM_API_KEY"]["valueFrom"]
     gateway = rendered.pod("gateway").container("gateway")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.training.data.card import Card, FileEntry, Observer, SourceEntry, write_card
 from models.training.data.drops import counted
-from models.training.data.files import read_records, write_records
+from models.training.data.files import RecordsInvalid, read_records, write_records
 from models.training.data.filters import Difficulty, DifficultyOptions, apply
 from models.training.data.readers import licence_of
 from models.training.data.records import ImageRef, JudgedRecord
@@ -117,11 +117,18 @@ def split_file(options: SplitOptions, *, command: str = "") -> Splits:
         command: as the user gave it, for the cards.
 
     Raises:
-        RecordsInvalid: the file has the wrong ending.
+        RecordsInvalid: the file is not there, has the wrong ending, or no judged record in it.
     """
     judged, problems = options.judged, list[str]()
+    if not judged.is_file():
+        raise RecordsInvalid(f"{judged}: no such file: run distil first")
     records = read_records(judged, JudgedRecord, lambda problem: problems.append(str(problem)))
     filtered = apply(records, [Difficulty(options.difficulty)])
+    if not filtered.kept:
+        raise RecordsInvalid(
+            f"{judged}: no judged record is left to divide; bad lines: {len(problems)}"
+            f"{', the first: ' + problems[0] if problems else ''}; filtered: {len(filtered.drops)}"
+        )
     splits = split(filtered.kept, options.budget, options.seed)
     if problems:
         splits.notes.append(f"{len(problems)} bad lines left out, the first: {problems[0]}")
@@ -161,8 +168,12 @@ def _scaled(budget: Budget, available: int) -> tuple[tuple[int, int, int], list[
     wanted = (budget.proxy_sft, budget.proxy_rl, budget.grm_sft)
     if available >= sum(wanted):
         return wanted, []
-    first, second = (size * available // sum(wanted) for size in wanted[:2])
-    sizes = (first, second, available - first - second if budget.grm_sft else 0)
+    shares = [divmod(size * available, sum(wanted)) for size in wanted]
+    left = available - sum(whole for whole, _ in shares)
+    # What is left after rounding down goes to those that lost most by it: none gets above budget.
+    more = sorted(range(3), key=lambda n: -shares[n][1])[:left]
+    first, second, third = (whole + (n in more) for n, (whole, _) in enumerate(shares))
+    sizes = (first, second, third)
     told = ", ".join(f"{name} {size}" for name, size in zip(SPLITS, sizes, strict=False))
     return sizes, [
         f"{available} correct pairs for a budget of {sum(wanted)}: scaled down to {told}"

@@ -81,6 +81,12 @@ def test_two_nodes_run_twice_the_processes_of_one(name, processes):
     assert (asked.training_script, asked.training_script_args) == ("models.training", [name])
 
 
+def test_several_processes_are_launched_without_a_launchers_file_too():
+    recipe = read_recipe("tiny-sft-judge", ("launch.processes=4",))
+    asked = parsed(launch_command(recipe, ["tiny-sft-judge"], 1))
+    assert (asked.num_machines, asked.num_processes) == (1, 4)
+
+
 def test_a_job_that_serves_a_proxy_itself_is_not_spread_over_nodes():
     # Each process would start a service of its own on the same files.
     printed = dry_run(read_recipe("tiny-grpo"), "tiny-grpo")

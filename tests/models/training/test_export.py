@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from models.calibration import Calibration
 from models.errors import ModelsError
@@ -150,6 +151,10 @@ def test_prompts_that_are_not_there_are_named(recipe, tiny_prompts, tmp_path, na
 def test_a_stage_that_is_not_there_is_named(recipe, tmp_path):
     with pytest.raises(ModelsError, match="grpo"):
         export(recipe(stages=[tmp_path / "grpo"]))
+    (tmp_path / "grpo").mkdir()
+    (tmp_path / "grpo" / "run.json").write_text("{}")  # it began and was stopped
+    with pytest.raises(ModelsError, match="no finished run"):
+        export(recipe(stages=[tmp_path / "grpo"]))
 
 
 # Going on
@@ -174,6 +179,17 @@ def test_a_whole_release_is_not_assembled_again(recipe, untrained, tmp_path):
     shutil.rmtree(model)
     export(recipe(judge=model, proxy=None))
     assert contents(folder) == whole
+
+
+def test_other_weights_in_the_same_place_make_another_release(recipe, untrained, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(untrained, model)
+    before = load_release(str(export(recipe(judge=model, proxy=None)))).fingerprint
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    weights = load_file(model / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, model / "model.safetensors")
+    assert load_release(str(export(recipe(judge=model, proxy=None)))).fingerprint != before
+    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_another_recipe_is_not_answered_with_what_the_first_one_made(recipe):

@@ -378,6 +378,25 @@ def test_a_grpo_checkpoint_between_two_generations_is_refused(jobs, tmp_path, tr
     assert f"save_steps is {train['save_steps']}" in str(refused.value)
 
 
+def test_a_generation_is_counted_in_passes_of_which_an_update_has_several(jobs, tmp_path):
+    train = {"gradient_accumulation_steps": 32, "steps_per_generation": 64, "save_steps": 20}
+    train |= {"per_device_train_batch_size": 4, "num_generations": 8}
+    recipe = write_recipe(tmp_path / "grpo.toml", GRPO, tmp_path / "run", "m", train=train)
+    assert jobs.grpo_arguments(read_recipe(recipe)).save_steps == 20
+    train |= {"save_steps": 21}
+    odd = write_recipe(tmp_path / "odd.toml", GRPO, tmp_path / "run", "m", train=train)
+    with pytest.raises(RecipeInvalid, match="multiple of 2"):
+        jobs.grpo_arguments(read_recipe(odd))
+
+
+@pytest.mark.parametrize("job", ["sft", "grpo"])
+def test_a_model_that_is_not_there_is_an_error_of_the_recipe(jobs, tmp_path, job):
+    written = {"sft": SFT, "grpo": GRPO}[job]
+    recipe = write_recipe(tmp_path / "r.toml", written, tmp_path / "run", tmp_path / "nowhere")
+    with pytest.raises(RecipeInvalid, match=r"model: .*nowhere cannot be read"):
+        getattr(jobs, job)(read_recipe(recipe))
+
+
 @pytest.mark.parametrize("save_steps", [2, 4, 100])
 def test_a_grpo_checkpoint_at_the_start_of_a_generation_is_fine(jobs, tmp_path, save_steps):
     recipe = write_recipe(

@@ -71,6 +71,7 @@ def test_of_many_processes_the_first_alone_claims_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     found.claim(recipe(found.path))
     assert (found.path / "recipe.json").exists()
+    (found.path / "checkpoint-1").mkdir()
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(RecipeInvalid, match="another recipe"):
         found.claim(recipe(found.path, role="proxy"))
@@ -91,12 +92,18 @@ def test_the_same_recipe_may_claim_it_again(folder):
     ],
 )
 def test_a_folder_of_another_recipe_is_refused_and_left_alone(folder, change):
+    (folder.path / "checkpoint-5").mkdir()
     before = (folder.path / "recipe.json").read_bytes()
     with pytest.raises(RecipeInvalid, match="another recipe") as refused:
         folder.claim(recipe(folder.path, **change))
     assert str(folder.path) in str(refused.value)
     assert "--set run=" in str(refused.value)
     assert (folder.path / "recipe.json").read_bytes() == before
+
+
+def test_a_recipe_of_which_nothing_has_come_yet_may_be_corrected(folder):
+    folder.claim(recipe(folder.path, model="another"))
+    assert json.loads((folder.path / "recipe.json").read_text())["model"] == "another"
 
 
 def test_where_it_runs_and_when_it_is_stopped_do_not_make_another_recipe(folder, tmp_path):

@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from models.comparison import JudgeImage
 from models.errors import ReleaseInvalid
 from models.judgement import read_judgement
 from models.prompts import DEFAULT_DIR, JUDGE_LAYOUTS, PROXY_LAYOUTS
 from models.training.data.files import write_records
-from models.training.data.images import ImageRefused
 from models.training.data.records import JudgedRecord, PreferenceRecord
 from models.training.errors import RecipeInvalid
 from models.training.examples import Mixture
@@ -221,10 +221,43 @@ def test_a_picture_that_is_not_there_or_outside_is_refused_by_name(folder, judge
     source = ExampleSource(source="records", path=folder / "judged.jsonl")
     _, make = example_maker(source, "judge", TOKENS)
     assert len(pixels(make(0).user)) == 1  # the others are not lost by it
-    with pytest.raises(ImageRefused, match=r"images/7\.png"):
+    with pytest.raises(RecipeInvalid, match=r"record .*images/7\.png"):
         make(1)
-    with pytest.raises(ImageRefused, match="leaves the folder"):
+    with pytest.raises(RecipeInvalid, match="leaves the folder"):
         make(2)
+
+
+class _Pictured(Dataset[int]):
+    """Loads a record's picture, in whatever process it is asked."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        self.make(index)
+        return index
+
+
+def test_a_picture_that_is_refused_in_a_loading_process_is_told_in_the_trainers_words(
+    folder, judged
+):
+    write_records(folder / "judged.jsonl", [judged(0, images=pictured(7))], JudgedRecord)
+    source = ExampleSource(source="records", path=folder / "judged.jsonl")
+    _, make = example_maker(source, "judge", TOKENS)
+    loader = DataLoader(_Pictured(make), num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(RecipeInvalid, match=r"images/7\.png"):
+        list(loader)
+
+
+def test_a_fault_further_on_is_the_one_that_is_named(folder, record):
+    file = folder / "records.jsonl"
+    write_records(file, [record(0), record(1)], PreferenceRecord)
+    file.write_text(file.read_text() + '{"id": "r2"}\n')
+    with pytest.raises(RecipeInvalid, match=r"records\.jsonl:3"):
+        task_maker(TaskSource(source="records", path=file), "judge", TOKENS)
 
 
 # Prompts

@@ -80,7 +80,8 @@ def as_images(value: Any) -> Sequence[ImageLike]:
     if value is None:
         return ()
     if isinstance(value, Array) and str(value.dtype) == "object":
-        return tuple(value)  # a list, as data frames keep it
+        listed: Any = value
+        return tuple(listed)  # a list, as data frames keep it
     return value if isinstance(value, (list, tuple)) else (value,)
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.training.data.card import read_card
-from models.training.data.files import read_records, write_records
+from models.training.data.files import RecordsInvalid, read_records, write_records
 from models.training.data.filters import DifficultyOptions
 from models.training.data.records import ImageRef, JudgedRecord
 from models.training.data.split import SPLITS, Budget, SplitOptions, split, split_file
@@ -77,6 +77,14 @@ def test_nothing_gives_empty_sets():
     found = split([], TENTH, seed=0)
     assert set(sizes(found).values()) == {0}
     assert len(found.notes) == 2
+
+
+@pytest.mark.parametrize("correct", range(1, 7))
+def test_no_set_gets_more_than_its_budget_by_rounding(many, correct):
+    budget = Budget(proxy_sft=2, proxy_rl=2, grm_sft=2, grm_rl=0)
+    found = split(many(correct, 0), budget, seed=0)
+    assert sum(sizes(found).values()) == correct
+    assert max(sizes(found).values()) <= 2
 
 
 def test_a_set_can_be_left_out(many):
@@ -211,3 +219,20 @@ def test_bad_lines_and_easy_pairs_are_left_out_and_told(tmp_path, judged):
     card = read_card(tmp_path / "grm_sft.jsonl")
     assert card.filtered == {"too_easy": 1}
     assert card.sources[0].dropped == {"unreadable": 2}
+
+
+@pytest.mark.parametrize("content", ["", "{}\n", "no json\n"])
+def test_a_file_without_judged_records_leaves_the_sets_as_they_are(tmp_path, many, content):
+    judged = tmp_path / "judged.jsonl"
+    write_records(judged, many(20, 20), JudgedRecord)
+    split_file(SplitOptions(judged=judged))
+    before = {name: (tmp_path / f"{name}.jsonl").read_bytes() for name in SPLITS}
+    judged.write_text(content)
+    with pytest.raises(RecordsInvalid, match="no judged record is left"):
+        split_file(SplitOptions(judged=judged))
+    assert {name: (tmp_path / f"{name}.jsonl").read_bytes() for name in SPLITS} == before
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RecordsInvalid, match="run distil first"):
+        split_file(SplitOptions(judged=tmp_path / "absent.jsonl"))
