@@ -1,6 +1,6 @@
 """A reward for ms-swift: ranks each prompt's rollouts in one call.
 
-    pip install ms-swift proxy-grm-client
+    pip install ms-swift ./clients/python
     swift rlhf --rlhf_type grpo --model Qwen/Qwen2.5-VL-7B-Instruct \
         --external_plugins examples/ms_swift_reward.py --reward_funcs proxy_grm \
         --dataset my_prompts.jsonl --num_generations 8

@@ -1,6 +1,6 @@
 """A reward for OpenRLHF: how much better than its reference is a rollout?
 
-    pip install openrlhf proxy-grm-client
+    pip install openrlhf ./clients/python
     python -m openrlhf.cli.train_ppo_ray --reward.remote_url examples/openrlhf_reward.py \
         --data.label_key label …
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # GRPO with verl, rewarded by a service: no file of your own is needed.
 #
-#   pip install verl proxy-grm-client
+#   pip install verl ./clients/python
 #   PROXY_GRM_URL=http://judge:8000 examples/verl_grpo.sh data.train_files=train.parquet …
 #
 # `extra_info` of each row holds `question`, `images` and `reference`. verl logs `abstained`, the share of

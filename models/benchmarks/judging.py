@@ -230,6 +230,8 @@ async def measure(client: AsyncClient, options: argparse.Namespace) -> dict[str,
     if options.modes:
         wanted = [mode for mode in wanted if mode.name in options.modes]
     found, left_out = await compare(client, cases, wanted, options.concurrency)
+    if not present:
+        left_out["panel"] = f"the service has none of {', '.join(options.evaluators)}"
     print_table([title for title, _ in _COLUMNS], _rows(found))
     saved = against(found, "adaptive", "both + votes 4")
     if saved is not None:
