@@ -23,7 +23,7 @@ from pathlib import Path
 from models.benchmarks.asking import at_least_one
 from models.errors import ModelsError
 from models.training.errors import TrainingError
-from models.training.tiny.experiment_figures import measure, pooled, table
+from models.training.tiny.experiment_figures import differences, measure, pooled, table
 
 _RUNS = {
     "SFT": "sft",
@@ -187,7 +187,11 @@ def main(argv: list[str] | None = None) -> int:
     except ModelsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    shown = table([row for arm in found for row in (*arm, pooled(arm))])
+    sums = [pooled(arm) for arm in found]
+    shown = table([row for arm, all_of in zip(found, sums, strict=True) for row in (*arm, all_of)])
+    start, without, *with_proxy = sums
+    gains = [*((arm, start) for arm in sums[1:]), *((arm, without) for arm in with_proxy)]
+    shown += f"\n\n{differences(gains)}"
     (plan.root / "table.md").write_text(f"{shown}\n", encoding="utf-8")
     print(shown)
     return 0

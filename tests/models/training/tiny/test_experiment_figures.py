@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from models.training.tiny.experiment_figures import measure, pooled, table
+from models.training.tiny.experiment_figures import differences, measure, pooled, table
 
 
 def row(seed, right, *, strata, own=None, anothers=None):
@@ -65,6 +65,16 @@ def test_seeds_are_pooled_by_their_cases():
     assert only["accuracy"].startswith("75.0 (")
     assert only["rubric-decided"].startswith("0.0 (")
     assert only["transfer, rubric-decided"].startswith("-100.0 (")
+
+
+def test_two_arms_are_compared_case_by_case():
+    better = row("all", [True] * 4, strata=["image"] * 4, own=[True] * 4, anothers=[False] * 4)
+    worse = row("all", [True, False] * 2, strata=["image"] * 4, own=[True] * 4, anothers=[True] * 4)
+    (gain,) = cells(differences([(better | {"arm": "GRPO"}, worse)]))
+    assert (gain["arm"], gain["over"]) == ("GRPO", "SFT")
+    assert gain["accuracy"].startswith("50.0 (1.0 to 99.0")
+    assert gain["transfer"] == "100.0 (100.0 to 100.0)"
+    assert gain["readable"] == "0.0 (0.0 to 0.0)"
 
 
 def test_what_was_measured_is_not_asked_again(tmp_path):
