@@ -96,17 +96,19 @@ def differences(found: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     lines = ["| arm | over | accuracy | transfer | readable |", "|---|---|---|---|---|"]
     for row, base in found:
         cells = [row["arm"], base["arm"]]
-        for measured in (
-            lambda one: one["right"],
-            lambda one: [
-                own - other for own, other in zip(one["own"], one["anothers"], strict=True)
-            ],
-            lambda one: one["readable"],
+        for ours, theirs in (
+            (row["right"], base["right"]),
+            (_transfers(row), _transfers(base)),
+            (row["readable"], base["readable"]),
         ):
-            pairs = zip(measured(row), measured(base), strict=True)
-            cells.append(_cell(*mean_interval([ours - theirs for ours, theirs in pairs])))
+            cells.append(_cell(*mean_interval([a - b for a, b in zip(ours, theirs, strict=True)])))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _transfers(row: dict[str, Any]) -> list[int]:
+    """Of each case: 1, 0 or -1."""
+    return [own - other for own, other in zip(row["own"], row["anothers"], strict=True)]
 
 
 def _of_stratum(row: dict[str, Any], key: str, stratum: str | None) -> list[bool]:

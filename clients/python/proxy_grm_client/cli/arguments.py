@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         "--retry-errors", action="store_true", help="judge lines again that had an error"
     )
     _how_to_judge(many)
-    _about_waiting(many)
+    _about_waiting(many, 300.0)
     _about_jobs(_added(found, "jobs", "have the service's workers judge a file", _JOBS))
     command("doctor", doctor.run, "look whether the service is well", _DOCTOR)
     return top
@@ -151,11 +151,11 @@ def _about_pictures(to: argparse.ArgumentParser) -> None:
     to.add_argument("--json", action="store_true", help="print the service's answer as it is")
 
 
-def _about_waiting(to: argparse.ArgumentParser) -> None:
+def _about_waiting(to: argparse.ArgumentParser, seconds: float = 120.0) -> None:
     to.add_argument(
         "--timeout",
         type=float,
-        default=120.0,
+        default=seconds,
         metavar="SECONDS",
         help="for an answer, until the service is there included (default: %(default)g)",
     )

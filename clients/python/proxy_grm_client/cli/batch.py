@@ -36,7 +36,8 @@ def run(asked: argparse.Namespace) -> int:
         progress_bar(lines.total, sys.stderr.isatty(), len(lines.known)) as count,
     ):
         done = Counter[str]()
-        for result in _results(client, lines, judging(asked)):
+        options = judging(asked) | {"patience_s": asked.timeout}
+        for result in _results(client, lines, options):
             out.write(json.dumps(lines.record(result), ensure_ascii=False) + "\n")
             out.flush()
             count(result)
