@@ -36,12 +36,17 @@ class Judge:
             EngineUnavailable, ContextExceeded: see `service.errors`.
         """
         early = options.order in ("adaptive", "escalate")
+        orders: tuple[Order, ...] = ("given",) if options.order == "given" else ("given", "swapped")
+        if not early and (rubric is not None or not self._reader.writes_rubric):
+            # No pass waits for what another writes.
+            turns = itertools.product(orders, range(options.votes))
+            passes = await self._pass_each(comparison, options, rubric, turns, None)
+            return summed_up(passes, options, rubric)
         first = await self._reader.read(comparison, "given", options, rubric, early=early)
         shared = rubric or first.rubric
         if shared is None and self._reader.writes_rubric:
             return summed_up([first], options, None)
-        orders: tuple[Order, ...] = ("given", "swapped")
-        if options.order == "given" or (early and _is_sure(first, options)):
+        if early and _is_sure(first, options):
             orders = ("given",)
         turns = list(itertools.product(orders, range(options.votes)))[1:]
         wrote = first.surprisal if rubric is None else None
