@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps --prog
 TORCH := ^torch(vision)?==
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo train tiny evaluate test drill test-frameworks check format lock clean
+.PHONY: help setup serve demo train tiny evaluate test drill test-frameworks check audit format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -73,6 +73,16 @@ check: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installe
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+AUDIT_DATABASE ?= pypi
+audit: ## look for known vulnerabilities in everything pinned (AUDIT_DATABASE=osv asks another database)
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/audit.txt
+	@for file in requirements/*.txt requirements/frameworks/*.txt; do \
+		echo $$file; \
+		.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+			--vulnerability-service $(AUDIT_DATABASE) -r $$file || failed="$$failed $$file"; \
+	done; test -z "$$failed" || { echo "vulnerable, or not looked up:$$failed"; exit 1; }
+
 format: $(VENV)/installed-dev ## format and fix the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -81,7 +91,7 @@ lock: ## pin the requirements again
 	requirements/lock.sh
 
 clean: ## remove what setup and runs made
-	rm -rf $(VENV) .venv-frameworks state runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-frameworks .venv-audit state runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-%: requirements/%.txt pyproject.toml | $(VENV)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Pins everything that `make setup` installs: requirements/{cpu,cuda,gateway,train,dev}.txt, from pyproject.toml.
+# Pins everything that `make` installs: requirements/{cpu,cuda,gateway,train,dev,deepspeed}.txt, from pyproject.toml,
+# and the tool of `make audit`.
 # Needs uv. The files carry no index address: whatever pip is set up with is used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +14,11 @@ pin() { # pin FILE EXTRA...
     for extra in "$@"; do extras+=(--extra "$extra"); done
     uv pip compile pyproject.toml "${extras[@]}" --universal --python-version 3.11 --quiet \
         --no-annotate --no-header --output-file "requirements/$file" "${constraints[@]}"
-    sed -i -e "s/ ; $platform\$//" -e "s/ and $platform\$//" "requirements/$file"
+    without_platform "$file"
+}
+
+without_platform() {
+    sed -i -e "s/ ; $platform\$//" -e "s/ and $platform\$//" "requirements/$1"
 }
 
 constraints=()
@@ -32,3 +37,7 @@ pin deepspeed.txt deepspeed
 # Everything but DeepSpeed's own is in cuda.txt already.
 grep -vxFf requirements/cuda.txt requirements/deepspeed.txt > requirements/new.txt
 mv requirements/new.txt requirements/deepspeed.txt
+
+echo pip-audit | uv pip compile - --universal --python-version 3.11 --quiet \
+    --no-annotate --no-header --output-file requirements/audit.txt
+without_platform audit.txt
