@@ -25,7 +25,7 @@ class Settled:
     Attributes:
         judgement: with the stronger evaluator's say in it, where that was asked for.
         voices: of the evaluators that were asked, in that order.
-        panel: what they and the judge come to; None where none was asked.
+        panel: what they and the judge come to; None where none of them had an opinion.
         record: of the rubric, these voices included; None where there is no rubric.
     """
 
@@ -85,7 +85,8 @@ class Consulting:
             names = (*names, decides)
         ends = heard_by(call, timing)
         voices = await self._ask(names, call, comparison, judgement.rubric, ends)
-        panel = panel_verdict(voices, judgement.probability) if voices else None
+        spoke = any(voice.opinion.status == "ok" for voice in voices)
+        panel = panel_verdict(voices, judgement.probability) if spoke else None
         deciding = [voice for voice in voices if voice.name == decides]
         record = await self.record(judgement.rubric, comparison, voices, judgement.preferred)
         return Settled(_decided(judgement, deciding), voices, panel, record)

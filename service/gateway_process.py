@@ -30,6 +30,7 @@ _NOT_STARTED = 2
 _REFUSED = 3  # exit status when the engine can never serve this release
 _WATCH_EVERY_S = 0.25
 _KEEP_ALIVE_S = 75
+_ENDING_S = 10.0  # an engine's processes need some seconds to go
 
 
 def run_gateway(settings: Settings) -> NoReturn:
@@ -42,8 +43,10 @@ def run_gateway(settings: Settings) -> NoReturn:
     listening = _listen(settings)  # first: an engine takes half a minute to start
     app = create_app(settings)
     server = _DrainingServer(app, settings)
+    # Never closed, as `asyncio.run` would: that waits for tasks that do not heed being cancelled.
+    runner = asyncio.Runner()
     with contextlib.suppress(SystemExit):  # uvicorn's word for a start that failed
-        asyncio.run(server.serve_until_drained(listening))
+        runner.run(server.serve_until_drained(listening))
     if not server.started:
         reason = getattr(app.state, "start_error", "the gateway did not start; see above")
         print(f"error: {reason}", file=sys.stderr)
@@ -115,6 +118,7 @@ class _DrainingServer(uvicorn.Server):
                 self._workers.kill()
             if self.force_exit:  # the lifespan's end by cancellation is what was asked for
                 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await _end_what_is_left()
 
     async def _watch(self) -> None:
         while not self.started:  # noqa: ASYNC110 - uvicorn tells it by this attribute alone
@@ -148,6 +152,15 @@ class _DrainingServer(uvicorn.Server):
         port = self.servers[0].sockets[0].getsockname()[1]  # the one taken, where 0 was asked for
         host = self._settings.host
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _end_what_is_left() -> None:
+    """Cancels every other task. An evaluator may not heed that: it ends with the process."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left and (await asyncio.wait(left, timeout=_ENDING_S))[1]:
+        _log.warning("stopping with tasks that do not end")
 
 
 def _announce(gateway: Gateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from models.comparison import Comparison
@@ -35,12 +36,14 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A ranking and what it cost; without a rubric to judge by there is a reason instead.
+    """A ranking and what it cost.
 
     Attributes:
+        ranking: None where there was no rubric to judge by.
+        reason: why nothing is known: no rubric, or not one comparison that could be read.
         usage: the judge's, of the rubric and all comparisons.
         record: of the rubric.
-        panel: None where no evaluator was asked.
+        panel: None where no evaluator had an opinion.
     """
 
     ranking: Ranking | None
@@ -85,6 +88,8 @@ class Rankings:
                 work = _Work(self._scoring, comparison, call, rubric)
                 found = await rank(call.responses, work.compare, options)
                 usage += work.usage
+                if len(found.unread) == len(call.responses):
+                    ((reason, _),) = work.abstentions.most_common(1)
             timing.engine_s = time.monotonic() - began
             panel = None
             if found is not None and rubric is not None and call.evaluators:
@@ -125,6 +130,7 @@ class _Work:
         self._scoring, self._asked, self._call, self._rubric = scoring, asked, call, rubric
         self._places = asyncio.Semaphore(_AT_ONCE)
         self.usage = Usage()
+        self.abstentions = Counter[AbstentionReason]()
 
     async def compare(self, first: int, second: int) -> float | None:
         comparison = _of(self._asked, self._call, first, second)
@@ -132,6 +138,8 @@ class _Work:
             judgement: Judgement
             judgement, _ = await self._scoring.judge(comparison, self._call, self._rubric)
         self.usage += judgement.usage
+        if judgement.reason is not None:
+            self.abstentions[judgement.reason] += 1
         return judgement.probability
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from models.comparison import Comparison
+from models.comparison import Comparison, Position
 from models.release import Release
 from models.rubric import Rubric
 from service.calls import Call, Calls, Timing
@@ -40,8 +40,9 @@ class Scored:
 
     Attributes:
         voices: of the evaluators that were asked, in that order.
-        panel: what they and the judge come to; None where none was asked.
+        panel: what they and the judge come to; None where none of them had an opinion.
         record: of the rubric.
+        own: the judge's own verdict, also where a stronger evaluator decided.
         gated: how the rubric gate came to it; None where there was none.
         least_mass: on the two labels, below which a verdict is to be looked at.
     """
@@ -52,6 +53,7 @@ class Scored:
     voices: tuple[Voice, ...] = ()
     panel: PanelVerdict | None = None
     record: RubricRecord | None = None
+    own: Position | None = None
     gated: Gated | None = None
     least_mass: float = 0.0
 
@@ -138,6 +140,7 @@ class Scoring:
             settled.voices,
             settled.panel,
             settled.record,
+            gated.taken.preferred,
             gated if most > 1 else None,
             self._settings.label_mass,
         )

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from service.api.schemas import FieldError, Problem
+from service.api.schemas.requests import NOT_BLANK, RUBRIC_ID, SHA256
 from service.errors import (
     Abstained,
     ContextExceeded,
@@ -72,7 +73,7 @@ class Faults:
 
 def faults_of(cause: ValidationError) -> Faults:
     """The faults that pydantic found, in our words."""
-    found = cause.errors(include_url=False, include_input=False, include_context=False)
+    found = cause.errors(include_url=False, include_input=False)
     first = tuple(
         FieldError(
             field=".".join(str(step) for step in error["loc"])[:_MOST_FIELD_CHARACTERS],
@@ -97,14 +98,20 @@ class RequestInvalid(InvalidRequest):
 _WORDS = {
     "extra_forbidden": "this field is not known",
     "missing": "this is required",
-    "string_pattern_mismatch": (
-        "must not be blank; an id looks like rub_ and 24 hex digits, a sha256 like 64 of them"
-    ),
+    "too_long": "at most {max_length} are possible, these are {actual_length}",
+    "too_short": "at least {min_length} are needed, these are {actual_length}",
+}
+_PATTERNS = {
+    NOT_BLANK: "must not be blank",
+    RUBRIC_ID: "an id looks like rub_ and 24 hex digits",
+    SHA256: "a sha256 is 64 hex digits, in lower case",
 }
 
 
 def _in_our_words(error: ErrorDetails) -> str:
-    return _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    context = error.get("ctx", {})
+    words = _PATTERNS.get(context.get("pattern", "")) or _WORDS.get(error["type"])
+    return error["msg"].removeprefix("Value error, ") if words is None else words.format(**context)
 
 
 def problem(error: ServiceError, request_id: str) -> Problem:

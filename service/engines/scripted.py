@@ -137,7 +137,8 @@ def written_by_rote(request: GenerationRequest) -> str:
     rest = (
         f"<eval>\nResponse {verdict} is closer to the image.\n</eval>\n<answer>{verdict}</answer>"
     )
-    given = any("<rubric>" in part for part in request.prompt.user if isinstance(part, str))
+    before = (*request.prompt.user, request.prefill)
+    given = any("<rubric>" in part for part in before if isinstance(part, str))
     return rest if given else f"{_RUBRIC}\n{rest}"
 
 

@@ -138,15 +138,20 @@ class GuardedEvaluator:
         finally:
             await self._stop(working)
         if not done:
+            waited_s = self.settings.timeout_s
+            _log.warning("evaluator gave no opinion", evaluator=self.name, waited_s=waited_s)
             raise DeadlineExceeded(f"evaluator {self.name!r} gave no opinion in its time")
         try:
             return _checked(working.result())
-        except (EngineUnavailable, ContextExceeded):
+        except ContextExceeded:
             raise
         except (Exception, asyncio.CancelledError) as error:  # it may cancel itself
             stop_if_cancelled()
             _log.warning("evaluator failed", evaluator=self.name, error=repr(error)[:500])
-            raise EngineUnavailable(f"evaluator {self.name!r} failed") from error
+            failed = EngineUnavailable(f"evaluator {self.name!r} failed")
+            if isinstance(error, EngineUnavailable):
+                failed.retry_after_s = error.retry_after_s
+            raise failed from error  # what it says itself is for the log alone
 
     async def _stop(self, working: asyncio.Task[Opinion]) -> None:
         """Cancels what is still running; some code takes no notice of that."""

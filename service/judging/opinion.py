@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import astuple, dataclass
+from typing import Literal, get_args
 
 from models.comparison import Position
 from service.judging.judgement import AbstentionReason, Usage
@@ -15,6 +15,7 @@ OpinionStatus = Literal["ok", "abstain", "timeout", "unavailable"]
 
 
 _UNKNOWN = Usage()
+_WHOLE = 1 + 1e-3  # a sum of probabilities, rounded by whoever sent them
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class Opinion:
         """Whether it makes sense.
 
         Raises:
-            ValueError: it contradicts itself, or the probability is none.
+            ValueError, TypeError: it contradicts itself, or holds something that is not what it
+                is called.
         """
         if self.status not in ("ok", "abstain"):
             raise ValueError(f"an opinion that is {self.status!r}, neither ok nor abstain")
@@ -81,12 +83,22 @@ class Opinion:
             raise ValueError(f"an opinion that is {self.status!r} and prefers {self.preferred!r}")
         if self.preferred not in (1, 2, None):
             raise ValueError(f"an opinion that prefers {self.preferred!r}, neither 1 nor 2")
+        if self.reason not in ((None,) if self.status == "ok" else get_args(AbstentionReason)):
+            raise ValueError(f"an opinion that is {self.status!r} because of {self.reason!r}")
+        self._check_counts()
         if self.probability is None:
             return
         if not 0 <= self.probability <= 1:
             raise ValueError(f"an opinion with probability {self.probability!r}")
         if self.preferred != (1 if self.probability >= 0.5 else 2):
             raise ValueError(f"an opinion that prefers {self.preferred} at {self.probability}")
+
+    def _check_counts(self) -> None:
+        counts = (*astuple(self.usage), self.injection_attempts)
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError(f"an opinion that counts {counts!r}")
+        if self.label_mass is not None and not 0 <= self.label_mass <= _WHOLE:
+            raise ValueError(f"an opinion with label mass {self.label_mass!r}")
 
 
 @dataclass(frozen=True, slots=True)

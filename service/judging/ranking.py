@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from models.comparison import Position
 from service.concurrency import together
-from service.judging.strengths import Floats, Outcome, Strengths, fit
+from service.judging.strengths import Floats, Outcome, Strengths, fit, spread
 
 ALL_PAIRS_UP_TO = 6
 """Responses that still meet each other all when no budget is given."""
@@ -72,10 +72,12 @@ class Ranking:
     """N responses in order, indices from 0.
 
     Attributes:
-        order: best first.
-        strengths: Bradley-Terry, see `Strengths`.
+        order: best first, without the `unread`.
+        strengths: Bradley-Terry, see `Strengths`; NaN for the `unread`.
         win_rate_N: mean P(i is better) over all others: measured where the two have met,
-            from the strengths elsewhere.
+            from the strengths elsewhere; NaN for the `unread`.
+        unread: have met others and not one of these comparisons could be read: nobody knows where
+            they stand. All of them, where there was no comparison that could be read.
         met: in the order of asking.
         cycles: triples of which each beats the next and the last the first.
         stopped: why no more were compared.
@@ -84,13 +86,14 @@ class Ranking:
     order: tuple[int, ...]
     strengths: Strengths
     win_rate_N: Floats
+    unread: frozenset[int]
     met: tuple[Met, ...]
     cycles: tuple[tuple[int, int, int], ...]
     stopped: Stop
 
     @property
     def reward_N(self) -> Floats:
-        """Net win rate, -1..1, with mean 0: a group's rewards in GRPO."""
+        """Net win rate, -1..1, with mean 0: a group's rewards in GRPO. NaN for the `unread`."""
         return 2 * self.win_rate_N - 1
 
 
@@ -143,10 +146,14 @@ def ranking_of(responses: Sequence[str], met: Sequence[Met], stopped: Stop) -> R
     text_N = np.array([texts.index(response) for response in responses])
     of_texts = [Met(int(text_N[m.first]), int(text_N[m.second]), m.probability) for m in met]
     strengths = fit(len(texts), _outcomes(of_texts))
+    unread = _unread(of_texts, len(texts))
+    known_M = np.array([n for n in range(len(text_N)) if text_N[n] not in unread], dtype=np.int64)
+    at_M = text_N[known_M]
     return Ranking(
-        order=tuple(sorted(range(len(text_N)), key=lambda n: -strengths.mean_N[text_N[n]])),
-        strengths=strengths.of(text_N),
-        win_rate_N=_win_rates(strengths, of_texts, text_N),
+        order=tuple(sorted(known_M.tolist(), key=lambda n: -strengths.mean_N[text_N[n]])),
+        strengths=strengths.of(at_M).among(len(text_N), known_M),
+        win_rate_N=spread(_win_rates(strengths, of_texts, at_M), len(text_N), known_M),
+        unread=frozenset(range(len(text_N))) - frozenset(known_M.tolist()),
         met=tuple(met),
         cycles=tuple(_cycles(met)),
         stopped=stopped,
@@ -164,7 +171,8 @@ async def _compare(
     while True:
         strengths = fit(number, _outcomes(met))
         stopped = _stopped(strengths, len(unmet), budget - len(met), options.confidence)
-        if stopped is not None:
+        # Before the first round nothing is known, whatever confidence is asked for.
+        if stopped is not None and (met or stopped != "confident"):
             return met, stopped
         few = number <= ALL_PAIRS_UP_TO or options.confidence >= 1
         if few and len(unmet) <= budget - len(met):
@@ -258,6 +266,14 @@ def _outcomes(met: Iterable[Met]) -> list[Outcome]:
     ]
 
 
+def _unread(met: Collection[Met], number: int) -> set[int]:
+    """Those of 0..number-1 of which no comparison could be read, though some were made."""
+    read = {n for one in _outcomes(met) for n in (one.first, one.second)}
+    if met and not read:
+        return set(range(number))
+    return {n for one in met for n in (one.first, one.second)} - read
+
+
 def _win_rates(strengths: Strengths, met: Iterable[Met], text_N: NDArray[np.int64]) -> Floats:
     better_TT = strengths.better_NN.copy()
     for one in _outcomes(met):
@@ -265,7 +281,7 @@ def _win_rates(strengths: Strengths, met: Iterable[Met], text_N: NDArray[np.int6
         better_TT[one.second, one.first] = 1 - one.probability
     better_NN = better_TT[np.ix_(text_N, text_N)]
     np.fill_diagonal(better_NN, 0.0)
-    return better_NN.sum(axis=1) / (len(text_N) - 1)
+    return better_NN.sum(axis=1) / max(1, len(text_N) - 1)
 
 
 def _cycles(met: Iterable[Met]) -> Iterator[tuple[int, int, int]]:

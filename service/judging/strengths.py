@@ -52,7 +52,14 @@ class Strengths:
     def of(self, places_M: NDArray[np.int64]) -> Strengths:
         """The strengths at these places, any of them more than once; centred again."""
         mean_M: Floats = self.mean_N[places_M]
-        return Strengths(mean_M - mean_M.mean(), self.covariance_NN[np.ix_(places_M, places_M)])
+        centred_M = mean_M - mean_M.sum() / max(1, len(mean_M))
+        return Strengths(centred_M, self.covariance_NN[np.ix_(places_M, places_M)])
+
+    def among(self, number: int, places_M: NDArray[np.int64]) -> Strengths:
+        """These M as the ones at `places_M` among `number`; nothing (NaN) is known of the rest."""
+        covariance_NN = np.full((number, number), np.nan)
+        covariance_NN[np.ix_(places_M, places_M)] = self.covariance_NN
+        return Strengths(spread(self.mean_N, number, places_M), covariance_NN)
 
     def once_compared(self, first: int, second: int) -> Strengths:
         """How sure they would be after one more comparison; its outcome is as yet unknown."""
@@ -83,6 +90,13 @@ class Strengths:
         mean_NN, variance_NN = self.differences_NN
         # The probit approximation of a logistic averaged over a Gaussian (MacKay 1992).
         return _sigmoid(mean_NN / np.sqrt(1 + np.pi / 8 * variance_NN))
+
+
+def spread(values_M: Floats, number: int, places_M: NDArray[np.int64]) -> Floats:
+    """These M values at `places_M` among `number`, NaN everywhere else."""
+    spread_N = np.full(number, np.nan)
+    spread_N[places_M] = values_M
+    return spread_N
 
 
 def fit(number: int, outcomes: Sequence[Outcome], prior_sd: float = PRIOR_SD) -> Strengths:

@@ -93,6 +93,7 @@ async def test_without_its_opinion_the_judgement_stays_undecided(opinion: Opinio
     found = await Asking("big", big=opinion).settle(UNDECIDED)
     assert found.judgement == UNDECIDED
     assert found.voices[0].opinion.preferred is None
+    assert found.panel is None  # one alone is none
 
 
 async def test_it_speaks_for_a_judge_that_could_not_be_read():

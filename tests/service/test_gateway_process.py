@@ -62,6 +62,7 @@ def environment(temporary: Path, **settings: str) -> dict[str, str]:
     return {
         "PATH": os.defpath,
         "TMPDIR": str(temporary),
+        "PYTHONPATH": str(temporary),
         "PROXY_GRM_ENGINE": "scripted",
         "PROXY_GRM_STATE_DIR": str(temporary / "state"),
         **{f"PROXY_GRM_{name}": value for name, value in settings.items()},
@@ -242,6 +243,34 @@ def test_a_gateway_that_is_killed_leaves_no_process_behind(
     running.process.kill()
     running.process.wait(5)
     assert eventually(lambda: not any(alive(child) for child in running.children), 4)
+
+
+STUBBORN = """
+import asyncio
+from service.evaluators.scripted import ScriptedEvaluator
+
+class Stubborn(ScriptedEvaluator):
+    async def evaluate(self, comparison, rubric, priority="interactive"):
+        while True:
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                pass
+"""
+
+
+def test_an_evaluator_that_does_not_heed_cancelling_ends_with_the_gateway(
+    start: Callable[..., Running], temporary: Path
+):
+    (temporary / "stubborn.py").write_text(STUBBORN)
+    settings = {"kind": "stubborn:Stubborn", "timeout_s": 0.1}
+    running = start(EVALUATORS=json.dumps({"stubborn": settings}))
+    asked = running.score(evaluators=["stubborn"])
+    assert asked.json()["evaluators"][0]["status"] == "timeout"
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(30) == 0
+    assert eventually(lambda: not any(alive(child) for child in running.children), 2)
+    assert running.events("stopping with tasks that do not end")
 
 
 def test_it_logs_json_lines_and_says_where_it_listens(start: Callable[..., Running]):

@@ -27,7 +27,7 @@ from service.evaluators import (
     Surroundings,
 )
 from service.images import GivenImage, Images
-from service.judging import JudgingOptions, Usage
+from service.judging import JudgingOptions
 from service.settings import EvaluatorSettings
 from service.store import Store
 from service.verifying import Verifying
@@ -53,7 +53,7 @@ class Fixed(Evaluator):
     ) -> Opinion:
         self.asked.append((comparison, rubric, priority))
         status, reason = ("ok", None) if self.preferred else ("abstain", "unreadable")
-        return Opinion(status, reason, self.preferred, None, 0.0, Usage())
+        return Opinion(status, reason, self.preferred)
 
 
 @pytest.fixture

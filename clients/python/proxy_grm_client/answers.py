@@ -234,16 +234,19 @@ class Ranked(_Answer):
 
     Attributes:
         index: of the response, from 0.
+        status: ``abstain`` where no comparison of it could be read: then it is not in the ranking,
+            and everything else here is None.
         strength: Bradley-Terry, in nats, with its 95% `interval`.
         win_rate: mean P(better) over all others.
         reward: net win rate, -1..1; the mean of all is 0.
     """
 
     index: int
-    strength: float
-    interval: tuple[float, float]
-    win_rate: float
-    reward: float
+    status: Literal["ok", "abstain"]
+    strength: float | None
+    interval: tuple[float, float] | None
+    win_rate: float | None
+    reward: float | None
 
 
 class RankOpinion(_Answer):
@@ -312,7 +315,7 @@ class Ranking(_Answer):
         cycles: of each three, each beats the next and the last the first.
         stopped: why no more were compared.
         agreement: share of all opinions that prefer what the judge does in their comparison.
-        panel: None where no evaluator was asked.
+        panel: None where no evaluator had an opinion.
     """
 
     id: str

@@ -73,9 +73,6 @@ async def _rank(gateway: Gateway, prompt: str, responses: tuple[str, ...]) -> li
         return await gateway.rankings.rank(call, RankingOptions())
 
     ranking = (await patiently(rank, _CLIENT_WAITS_S - _LEEWAY_S)).ranking
-    met = ranking.met if ranking is not None else ()
-    tried = {index for one in met for index in (one.first, one.second)}
-    read_ = {i for one in met if one.probability is not None for i in (one.first, one.second)}
-    if ranking is None or tried - read_:
+    if ranking is None or ranking.unread:
         raise Abstained("a rollout could not be judged, and there are numbers alone to say so")
     return [float(reward) for reward in ranking.reward_N]

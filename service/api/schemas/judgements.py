@@ -41,8 +41,10 @@ class ScoreAnswer(Answer):
     evaluation: str | None
     verdicts: tuple[VerdictOut, ...]
     evaluators: tuple[EvaluatorOut, ...]
-    agreement: float | None = Field(description="share of the opinions that prefer the same")
-    panel: PanelOut | None = Field(description="null where no evaluator was asked")
+    agreement: float | None = Field(
+        description="share of the opinions that prefer what the judge does by itself"
+    )
+    panel: PanelOut | None = Field(description="null where no evaluator had an opinion")
     low_label_mass: bool = Field(
         description="a verdict token had less probability on 1 and 2 than judging.label_mass"
     )
@@ -68,7 +70,7 @@ class ScoreAnswer(Answer):
             evaluation=judgement.evaluation,
             verdicts=tuple(VerdictOut.model_validate(found) for found in judgement.passes),
             evaluators=tuple(EvaluatorOut.of(voice) for voice in scored.voices),
-            agreement=agreement(scored.voices, judgement.preferred),
+            agreement=agreement(scored.voices, scored.own),
             panel=PanelOut.model_validate(scored.panel) if scored.panel is not None else None,
             low_label_mass=scored.low_label_mass,
             gate=GateOut.of(scored.gated) if scored.gated is not None else None,

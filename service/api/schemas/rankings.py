@@ -16,13 +16,14 @@ from service.ranking import Panel, Ranked
 
 
 class RankedOut(Answer):
-    """Where one response stands."""
+    """Where one response stands; nothing is known where no comparison of it could be read."""
 
     index: int
-    strength: float = Field(description="Bradley-Terry, in nats; the mean of all is 0")
-    interval: tuple[float, float] = Field(description="95%, of the strength")
-    win_rate: float = Field(description="mean P(better) over all others")
-    reward: float = Field(description="net win rate, -1..1; the mean of all is 0")
+    status: Literal["ok", "abstain"]
+    strength: float | None = Field(description="Bradley-Terry, in nats; the mean of all is 0")
+    interval: tuple[float, float] | None = Field(description="95%, of the strength")
+    win_rate: float | None = Field(description="mean P(better) over all others")
+    reward: float | None = Field(description="net win rate, -1..1; the mean of all is 0")
 
 
 class OpinionOut(Answer):
@@ -120,7 +121,7 @@ class SpentOut(Answer):
 
 
 class RankAnswer(Answer):
-    """A ranking, best first; empty when no rubric to judge by could be written."""
+    """A ranking, best first; empty when no rubric, or no comparison at all, could be read."""
 
     id: str
     status: Literal["ok", "abstain"]
@@ -136,7 +137,7 @@ class RankAnswer(Answer):
     agreement: float | None = Field(
         description="share of all opinions that prefer what the judge does in their comparison"
     )
-    panel: RankPanelOut | None = Field(description="null where no evaluator was asked")
+    panel: RankPanelOut | None = Field(description="null where no evaluator had an opinion")
     spent: SpentOut
     rubric: RubricOut | None
     release: ReleaseOut
@@ -146,8 +147,9 @@ class RankAnswer(Answer):
     @classmethod
     def of(cls, ranked: Ranked, request_id: str, release: Release) -> Self:
         """The ranking on the wire."""
-        found, usage = ranked.ranking, ranked.usage
-        met = found.met if found is not None else ()
+        made, usage = ranked.ranking, ranked.usage
+        met = made.met if made is not None else ()
+        found = made if ranked.reason is None else None
         voices = ranked.panel.voices if ranked.panel is not None else ((),) * len(met)
         return cls(
             id=request_id,
@@ -157,7 +159,7 @@ class RankAnswer(Answer):
             scores=_scores(found) if found is not None else (),
             comparisons=tuple(map(ComparedOut.of, met, voices)),
             cycles=found.cycles if found is not None else (),
-            stopped=found.stopped if found is not None else None,
+            stopped=made.stopped if made is not None else None,
             **_heard(ranked),
             spent=SpentOut(
                 comparisons=len(met), tokens=usage.prompt_tokens + usage.completion_tokens
@@ -185,19 +187,28 @@ def _heard(ranked: Ranked) -> dict[str, Any]:
     shown = RankPanelOut(
         ranking=panel.ranking.order, scores=_scores(panel.ranking), cycles=panel.ranking.cycles
     )
-    agreed = sum(held) / len(held) if held else None
-    return {"evaluators": heard, "agreement": agreed, "panel": shown}
+    return {
+        "evaluators": heard,
+        "agreement": sum(held) / len(held) if held else None,
+        "panel": shown if any(one.ok for one in heard) else None,
+    }
 
 
 def _scores(found: Ranking) -> tuple[RankedOut, ...]:
-    intervals = found.strengths.interval_N2
-    return tuple(
-        RankedOut(
-            index=index,
-            strength=float(strength),
-            interval=(float(intervals[index, 0]), float(intervals[index, 1])),
-            win_rate=float(found.win_rate_N[index]),
-            reward=float(found.reward_N[index]),
+    return tuple(_ranked(found, index) for index in range(len(found.win_rate_N)))
+
+
+def _ranked(found: Ranking, index: int) -> RankedOut:
+    if index in found.unread:
+        return RankedOut(
+            index=index, status="abstain", strength=None, interval=None, win_rate=None, reward=None
         )
-        for index, strength in enumerate(found.strengths.mean_N)
+    low, high = found.strengths.interval_N2[index].tolist()
+    return RankedOut(
+        index=index,
+        status="ok",
+        strength=float(found.strengths.mean_N[index]),
+        interval=(low, high),
+        win_rate=float(found.win_rate_N[index]),
+        reward=float(found.reward_N[index]),
     )

@@ -27,7 +27,9 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-Response = Annotated[str, StringConstraints(pattern=r"\S")]
+NOT_BLANK, SHA256, RUBRIC_ID = r"\S", r"^[0-9a-f]{64}$", r"^rub_[0-9a-f]{24}$"
+
+Response = Annotated[str, StringConstraints(pattern=NOT_BLANK)]
 # An int, for as a literal 1 true would pass.
 Label = Annotated[int | None, Field(ge=1, le=2, description="the better response, if it is known")]
 Evaluators = Annotated[
@@ -52,7 +54,7 @@ class ImageIn(StrictRequest):
     url: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
         default=None, description="fetched, if this server lists its host"
     )
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+    sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
         default=None, description="of the file of a picture that this server remembers"
     )
 
@@ -70,8 +72,8 @@ class ImageIn(StrictRequest):
 class RubricIn(StrictRequest):
     """A rubric to judge by: its text, or the id of one that this service has written or seen."""
 
-    text: Annotated[str, StringConstraints(pattern=r"\S")] | None = None
-    id: Annotated[str, StringConstraints(pattern=r"^rub_[0-9a-f]{24}$")] | None = None
+    text: Annotated[str, StringConstraints(pattern=NOT_BLANK)] | None = None
+    id: Annotated[str, StringConstraints(pattern=RUBRIC_ID)] | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

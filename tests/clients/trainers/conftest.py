@@ -56,15 +56,20 @@ class Judge:
             if found is not None:
                 rewards[one] += (2 * found - 1) / (len(responses) - 1)
                 rewards[other] -= (2 * found - 1) / (len(responses) - 1)
+        read = {index for *pair, found in met if found is not None for index in pair}
         abstains = UNREADABLE in body["question"]
         kept = ("rubric", "usage", "timing")
         return {name: self._judgement[name] for name in kept} | {
             "id": "rank_1",
             "status": "abstain" if abstains else "ok",
             "reason": "unreadable" if abstains else None,
-            "ranking": sorted(range(len(responses)), key=lambda index: -rewards[index]),
+            "ranking": sorted(read, key=lambda index: -rewards[index]),
             "scores": [
-                {"index": index, "strength": 0, "interval": [0, 0], "win_rate": 0, "reward": reward}
+                {"index": index, "status": "ok", "strength": 0, "interval": [0, 0]}
+                | {"win_rate": 0, "reward": reward}
+                if index in read
+                else {"index": index, "status": "abstain"}
+                | dict.fromkeys(("strength", "interval", "win_rate", "reward"))
                 for index, reward in enumerate(rewards)
             ],
             "comparisons": [

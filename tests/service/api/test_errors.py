@@ -199,6 +199,24 @@ async def test_a_wrong_field_is_an_invalid_request_that_names_it(name: str, shar
 
 
 @pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"responses": ["x", " "]}, "must not be blank"),
+        ({"responses": ["x", "y", "z"]}, "at most 2 are possible, these are 3"),
+        ({"responses": ["x"]}, "this is required"),
+        ({"rubric": {"id": "nope"}}, "an id looks like rub_ and 24 hex digits"),
+        ({"images": [{"sha256": "nope"}]}, "a sha256 is 64 hex digits, in lower case"),
+        ({"evaluators": [f"e{n}" for n in range(17)]}, "at most 16 are possible, these are 17"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_words_of_its_own(
+    wrong: dict[str, Any], problem: str, shared_gateway
+):
+    answer = await shared_gateway.client.post("/score", json=GOOD | wrong)
+    assert problem in [error["problem"] for error in answer.json()["errors"]]
+
+
+@pytest.mark.parametrize(
     ("wrong", "field"),
     [
         ({"label": 3}, "label"),

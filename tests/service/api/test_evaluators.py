@@ -260,6 +260,7 @@ async def test_escalation_ends_with_the_stronger_evaluator_and_says_what_it_took
     assert found["probability"] == pytest.approx((0.5 + 3 * 0.1) / 4)
     assert [one["order"] for one in found["verdicts"]].count("swapped") == 3
     assert [(one["name"], one["preferred"]) for one in found["evaluators"]] == [("big", 2)]
+    assert found["agreement"] == 0.0  # with the judge, not with itself
     assert found["usage"]["calls"] == len(gateway.engine.requests)
     again = (await gateway.score(responses=LONGER_SECOND, order="escalate")).json()
     assert again["cached"] is False

@@ -152,6 +152,41 @@ async def test_a_comparison_that_cannot_be_read_is_an_abstention_and_no_win(star
     assert gateway.count("proxy_grm_abstentions_total", reason="unreadable") == 1
 
 
+async def test_a_response_of_which_nothing_could_be_read_has_no_place_and_no_score(start_gateway):
+    def script(request):
+        if RUBRIC_END not in request.stop and 1 in numbers(request.prompt):
+            return Generation("I would rather not say.", False, 10, 5)
+        return lower_is_better(request)
+
+    gateway = await start_gateway(script)
+    found = (await gateway.client.post("/rank", json=asked(4))).json()
+    assert (found["status"], found["ranking"]) == ("ok", [0, 2, 3])
+    assert [one["status"] for one in found["scores"]] == ["ok", "abstain", "ok", "ok"]
+    assert set(found["scores"][1].values()) == {1, "abstain", None}
+    assert sum(one["reward"] or 0 for one in found["scores"]) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("truncated", "reason"), [(False, "unreadable"), (True, "truncated")], ids=str
+)
+async def test_where_no_comparison_could_be_read_nothing_is_ranked(
+    start_gateway, truncated, reason
+):
+    def script(request):
+        if RUBRIC_END in request.stop:
+            return Generation(WRITTEN, False, 50, 10)
+        return Generation("I would rather", truncated, 10, 5)
+
+    gateway = await start_gateway(script)
+    found = (await gateway.client.post("/rank", json=asked(3))).json()
+    assert (found["status"], found["reason"]) == ("abstain", reason)
+    assert (found["ranking"], found["scores"], found["cycles"]) == ([], [], [])
+    assert [one["status"] for one in found["comparisons"]] == ["abstain"] * 3
+    assert (found["rubric"]["text"], found["stopped"]) == (RUBRIC, "all_compared")
+    assert found["spent"]["comparisons"] == 3
+    assert gateway.count("proxy_grm_requests_total", route="/rank", outcome="abstain") == 1
+
+
 async def test_without_a_readable_rubric_nothing_is_ranked(start_gateway):
     gateway = await start_gateway(lambda _: Generation("no rubric", False, 10, 5))
     answer = await gateway.client.post("/rank", json=asked(3))
@@ -308,8 +343,7 @@ async def test_a_failure_of_an_evaluator_is_no_opinion_and_the_ranking_arrives(s
     assert (said["slow"]["timeout"], said["gone"]["unavailable"]) == (6, 6)
     assert {one["agreement"] for one in [*said.values(), *found["comparisons"]]} == {None}
     assert found["agreement"] is None
-    assert found["panel"]["ranking"] == found["ranking"]
-    assert found["panel"]["scores"] == found["scores"]
+    assert found["panel"] is None
     assert found["rubric"]["record"] is None
 
 
@@ -332,6 +366,7 @@ async def test_an_evaluator_may_speak_where_the_judge_cannot_be_read(start_gatew
     body = asked(4, responses=RANKED, evaluators=["long"])
     found = (await gateway.client.post("/rank", json=body)).json()
     assert {one["status"] for one in found["comparisons"]} == {"abstain"}
+    assert (found["status"], found["reason"], found["ranking"]) == ("abstain", "unreadable", [])
     assert found["agreement"] is None
     assert found["panel"]["ranking"] == [3, 2, 1, 0]
 

@@ -85,6 +85,8 @@ async def test_it_goes_on_from_wherever_the_request_begins(
     )
     evaluation = await engine.generate(replace(request_, prompt=given))
     assert read_judgement(evaluation.text, "evaluation").rubric is None
+    begun = await engine.generate(replace(request_, prefill=f"{rubric.text}\n"))
+    assert read_judgement(begun.text, "evaluation").rubric is None
     verdict = await engine.generate(replace(request_, max_tokens=1))
     assert verdict.text in ("1", "2")
     assert verdict.labels is not None

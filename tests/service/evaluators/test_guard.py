@@ -13,6 +13,7 @@ from service.engines import Priority
 from service.errors import ContextExceeded, DeadlineExceeded, EngineUnavailable
 from service.evaluators import GuardedEvaluator, Opinion
 from service.evaluators.scripted import OpinionScript, ScriptedEvaluator
+from service.judging import Usage
 from service.metrics import Metrics
 from service.settings import EvaluatorSettings
 
@@ -98,6 +99,15 @@ async def test_an_abstention_is_no_failure():
         Opinion("ok", preferred=1, probability=float("nan")),
         Opinion("ok", preferred=1, probability=0.2),
         Opinion("ok", preferred=1, probability="0.9"),  # pyright: ignore[reportArgumentType]
+        Opinion("abstain"),
+        Opinion("abstain", "because"),  # pyright: ignore[reportArgumentType]
+        Opinion("ok", "unreadable", preferred=1),
+        Opinion("ok", preferred=1, usage="lots"),  # pyright: ignore[reportArgumentType]
+        Opinion("ok", preferred=1, usage=Usage(prompt_tokens=-5)),
+        Opinion("ok", preferred=1, usage=Usage(calls=0.5)),  # pyright: ignore[reportArgumentType]
+        Opinion("ok", preferred=1, label_mass=1.2),
+        Opinion("ok", preferred=1, label_mass=float("nan")),
+        Opinion("ok", preferred=1, injection_attempts=-1),
     ],
 )
 async def test_what_makes_no_sense_is_a_failure_and_never_a_verdict(garbage: Any):
@@ -127,10 +137,15 @@ async def test_what_may_pass_is_tried_again():
     assert asked.counted() == {"ok": 1}
 
 
-async def test_after_the_last_attempt_the_error_is_the_callers():
-    asked = Guarded(ScriptedEvaluator(raises(*[EngineUnavailable("gone")] * 9)), attempts=2)
-    with pytest.raises(EngineUnavailable, match="gone"):
+async def test_after_the_last_attempt_it_is_unavailable_and_only_the_log_knows_why(
+    capsys: pytest.CaptureFixture[str],
+):
+    errors = [EngineUnavailable("10.0.0.7 is gone", retry_after_s=9)] * 9
+    asked = Guarded(ScriptedEvaluator(raises(*errors)), attempts=2)
+    with pytest.raises(EngineUnavailable, match=r"^evaluator '\w+' failed$") as caught:
         await asked.ask()
+    assert caught.value.retry_after_s == 9
+    assert "10.0.0.7 is gone" in capsys.readouterr().out
     assert len(asked.evaluator.asked) == 2
     assert asked.counted() == {"unavailable": 1}
 
@@ -245,7 +260,7 @@ async def test_the_breaker_opens_and_closes_again_and_the_metrics_say_so(
         breaker_open_s=0.05,
     )
     for _ in range(2):
-        with pytest.raises(EngineUnavailable, match="gone"):
+        with pytest.raises(EngineUnavailable, match="failed"):
             await asked.ask()
     assert (asked.guard.state, asked.is_open) == ("open", 1)
     with pytest.raises(EngineUnavailable, match="failed 2 times in a row and is left alone"):

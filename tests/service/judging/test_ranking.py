@@ -136,9 +136,33 @@ async def test_an_abstention_is_no_win_for_anybody_and_not_asked_again():
     referee = Referee(abstains=itertools.combinations(range(3), 2))
     found = await rank(texts(3), referee)
     assert [one.probability for one in found.met] == [None, None, None]
-    assert found.strengths.mean_N.tolist() == [0, 0, 0]
-    assert found.reward_N == pytest.approx([0, 0, 0])
+    assert (found.order, found.unread) == ((), {0, 1, 2})
+    assert np.isnan(found.strengths.mean_N).all()
+    assert np.isnan(found.reward_N).all()
     assert len(referee.asked) == 3
+
+
+async def test_a_response_that_could_never_be_read_has_no_place_and_no_reward():
+    responses = [*texts(4), texts(4)[2]]
+    found = await rank(responses, Referee(p=1.0, abstains=[(0, 2), (1, 2), (2, 3)]))
+    assert found.order == (0, 1, 3)
+    assert found.unread == {2, 4}
+    assert np.isnan(found.reward_N).tolist() == [False, False, True, False, True]
+    assert found.reward_N[[0, 1, 3]] == pytest.approx([1, 0, -1])
+    assert found.strengths.mean_N[[0, 1, 3]].sum() == pytest.approx(0, abs=1e-9)
+    assert np.isnan(found.strengths.interval_N2[2]).all()
+
+
+async def test_one_comparison_that_can_be_read_gives_a_response_its_place():
+    found = await rank(texts(4), Referee(abstains=[(0, 2), (1, 2)]))
+    assert (sorted(found.order), found.unread) == ([0, 1, 2, 3], set())
+
+
+@pytest.mark.parametrize("number", [2, 7, 16])
+async def test_nobody_is_ranked_by_confidence_alone(number):
+    found = await rank(texts(number), Referee(), RankingOptions(confidence=0.5))
+    assert found.met
+    assert sorted(found.order) == list(range(number))
 
 
 async def test_cycles_are_reported_once_each():
@@ -163,9 +187,10 @@ def test_rewards_add_up_to_nothing_and_every_response_has_a_place(number, seed, 
         return rng.choice([None, rng.random()])
 
     found = asyncio.run(rank(texts(number), compare, RankingOptions(budget=budget, seed=seed)))
-    assert sorted(found.order) == list(range(number))
-    assert found.reward_N.sum() == pytest.approx(0, abs=1e-9)
-    assert (abs(found.reward_N) <= 1).all()
+    assert sorted([*found.order, *found.unread]) == list(range(number))
+    rewards = found.reward_N[list(found.order)]
+    assert rewards.sum() == pytest.approx(0, abs=1e-9)
+    assert (abs(rewards) <= 1).all()
 
 
 async def test_the_same_seed_asks_the_same():

@@ -58,11 +58,14 @@ def show_ranking(question: str, responses: Sequence[str], ranking: Ranking) -> N
     table = Table.grid(padding=(0, 2))
     for place, index in enumerate(ranking.ranking, start=1):
         score = ranking.scores[index]
-        wins = ProgressBar(total=1, completed=score.win_rate, width=16)
+        won = score.win_rate or 0.0
+        wins = ProgressBar(total=1, completed=won, width=16)
         style = "bold green" if place == 1 else ""
-        table.add_row(
-            str(place), wins, f"{score.win_rate:.0%}", Text(responses[index], style=style)
-        )
+        table.add_row(str(place), wins, f"{won:.0%}", Text(responses[index], style=style))
+    for score in ranking.scores:
+        if score.status != "ok":
+            unread = Text("no place: unreadable", style="yellow")
+            table.add_row("–", unread, "", Text(responses[score.index]))
     console.print(table)
     if ranking.rubric is not None:
         console.print(_rubric(ranking.rubric))

@@ -184,12 +184,11 @@ class Rewards:
         rubric = ranking.rubric.text if ranking.rubric is not None else None
         if ranking.status == "abstain":
             return [Reward(reason=ranking.reason, rubric=rubric)] * len(cohort)
-        unread = _never_read(ranking, responses)
         return [
-            Reward(reason="unreadable", rubric=rubric)
-            if response in unread
-            else Reward(score.reward, rubric=rubric)
-            for score, response in zip(ranking.scores, responses, strict=True)
+            Reward(score.reward, rubric=rubric)
+            if score.status == "ok"
+            else Reward(reason="unreadable", rubric=rubric)
+            for score in ranking.scores
         ]
 
     async def _asked(
@@ -220,15 +219,3 @@ class Rewards:
             client = AsyncClient(self.url, timeout_s=self.timeout_s, **self.client)
             self._asking = client, asyncio.Semaphore(_AT_ONCE)
         return self._asking
-
-
-def _never_read(ranking: Ranking, responses: Sequence[str]) -> set[str]:
-    """Responses of which comparisons were tried and none could be read: their rank is a guess."""
-    tried = {index for one in ranking.comparisons for index in (one.first, one.second)}
-    read = {
-        index
-        for one in ranking.comparisons
-        if one.status == "ok"
-        for index in (one.first, one.second)
-    }
-    return {responses[index] for index in tried - read}
