@@ -24,6 +24,7 @@ from proxy_grm_client import (
     NotFound,
     PayloadTooLarge,
     Ranking,
+    Run,
     Verification,
     WrittenRubric,
 )
@@ -55,11 +56,12 @@ SPOKEN: dict[tuple[str, str], type[BaseModel] | None] = {
     ("/verify", "post"): Verification,
     ("/rank", "post"): Ranking,
     ("/jobs", "post"): JobAccepted,
+    ("/runs/{run_id}", "get"): Run,
     ("/jobs/{job_id}", "get"): JobStatus,
     ("/jobs/{job_id}", "delete"): JobStatus,
     ("/jobs/{job_id}/results", "get"): NDJSON,
 }
-FOR_OPERATORS = {"/evaluators", "/releases", "/runs/{run_id}", "/livez", "/readyz", "/metrics"}
+FOR_OPERATORS = {"/evaluators", "/releases", "/livez", "/readyz", "/metrics"}
 TAKEN: dict[str, set[str]] = {
     "/score": {"question", "responses", "images"} | ScoreOptions.__optional_keys__,
     "/score/batch": set(BatchLine.__annotations__),

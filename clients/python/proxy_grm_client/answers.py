@@ -336,6 +336,53 @@ class Ranking(_Answer):
     timing: Timing
 
 
+class Rate(_Answer):
+    """A share of `n`; None of nothing."""
+
+    n: int
+    rate: float | None
+
+
+class ImageReliance(_Answer):
+    """What became of the judgements that were made again with the images blanked.
+
+    Attributes:
+        changed: verdicts that became another, where one could be read.
+        mean_shift: mean |P(with the images) - P(without)|.
+        abstained: how many could not be read without the images.
+    """
+
+    n: int
+    changed: Rate
+    mean_shift: float | None
+    abstained: int
+
+
+class Run(_Answer):
+    """Whether the judge of a run is being fooled, over its judgements by the release served now.
+
+    Attributes:
+        judgements: each comparison of a ranking is one.
+        abstentions: by reason.
+        injection_attempts: judgements with candidate text that tried to act as more than text.
+        first_position: passes that prefer what they read first.
+        longer_wins: verdicts for the longer response.
+        longer_wins_baseline: the same of everything else that this release has judged.
+        image_reliance: None while nothing was probed.
+    """
+
+    id: str
+    judgements: int
+    abstained: Rate
+    abstentions: dict[str, int]
+    injection_attempts: Rate
+    first_position: Rate
+    longer_wins: Rate
+    longer_wins_baseline: Rate
+    image_reliance: ImageReliance | None
+    release: Release
+
+
 @dataclass(frozen=True, slots=True)
 class FailedLine:
     """A line of a batch or a job that got no judgement. It is not a score.

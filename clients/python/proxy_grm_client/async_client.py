@@ -16,6 +16,7 @@ from proxy_grm_client.calls import (
     VerifyOptions,
     rank_exchange,
     rubric_exchange,
+    run_exchange,
     score_exchange,
     verify_exchange,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         LineResult,
         Ranking,
         Rubric,
+        Run,
         Verification,
         WrittenRubric,
     )
@@ -134,6 +136,10 @@ class AsyncClient:
     ) -> Ranking:
         """`Client.rank`, awaited."""
         return await self._ask(rank_exchange(question, responses, images, options, self._timeout_s))
+
+    async def run(self, run_id: str) -> Run:
+        """`Client.run`, awaited."""
+        return await self._ask(run_exchange(run_id, self._timeout_s))
 
     async def batch(
         self,

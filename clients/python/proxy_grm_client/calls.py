@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Position,
         Ranking,
         Rubric,
+        Run,
         Verification,
         WrittenRubric,
     )
@@ -184,6 +185,11 @@ def rank_exchange(
     """``POST /rank``."""
     body = call_body(question, responses, images, {**options}, timeout_s)
     return Exchange("/rank", body, grm.Ranking, body["timeout_s"])
+
+
+def run_exchange(run_id: str, timeout_s: float) -> Exchange[Run]:
+    """``GET /runs/{id}``."""
+    return Exchange(f"/runs/{quote(run_id, safe='')}", None, grm.Run, timeout_s, "GET")
 
 
 def source_exchange(url: str, timeout_s: float) -> Exchange[JobAccepted]:

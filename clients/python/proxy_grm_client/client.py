@@ -16,6 +16,7 @@ from proxy_grm_client.calls import (
     VerifyOptions,
     rank_exchange,
     rubric_exchange,
+    run_exchange,
     score_exchange,
     verify_exchange,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         LineResult,
         Ranking,
         Rubric,
+        Run,
         Verification,
         WrittenRubric,
     )
@@ -192,6 +194,17 @@ class Client:
         True
         """
         return self._ask(rank_exchange(question, responses, images, options, self._timeout_s))
+
+    def run(self, run_id: str) -> Run:
+        """Is the judge of a run being fooled? Rates over what was judged with this `run_id`.
+
+        Args:
+            run_id: as given to `score`, `batch` or `rank`. Counts are made after the answers.
+
+        Raises:
+            NotFound: nothing is kept of such a run, or the service's Redis is away.
+        """
+        return self._ask(run_exchange(run_id, self._timeout_s))
 
     def batch(
         self,

@@ -3,11 +3,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from proxy_grm_client import Client, Run
+from proxy_grm_client.answers import ImageReliance, Rate, Release
 from proxy_grm_client.cli import main
+from proxy_grm_client.cli.shown import show_run
 
 ASKED = ["-q", "How many cats?", "-a", "There is one.", "-b", "There are two."]
 RANKED = ["-q", "How many cats?", "-r", "One.", "-r", "Two.", "-r", "Three."]
@@ -86,7 +90,45 @@ def test_an_address_that_is_none_is_told(capsys):
     assert "http://127.0.0.1:8000" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["score", "rubric", "rank", "batch", "doctor"])
+def test_a_run_is_shown_and_printed(jobs_url, capsys):
+    with Client(jobs_url) as client:
+        for number in range(3):
+            client.score(f"How many ({number})?", ["One.", "Two cats."], run_id="grpo 17/b")
+        while client.run("grpo 17/b").judgements < 3:  # counted after the answers
+            time.sleep(0.02)
+    assert main(["run", "grpo 17/b", "--url", jobs_url]) == 0
+    said = capsys.readouterr().out
+    assert "grpo 17/b: 3 judgements" in said
+    assert "longer preferred" in said
+    assert "No judgement was made again" in said
+    assert main(["run", "grpo 17/b", "--json", "--url", jobs_url]) == 0
+    assert json.loads(capsys.readouterr().out)["first_position"]["n"] == 3
+    assert main(["run", "nobody", "--url", jobs_url]) == 1
+    assert "proxy-grm: not_found" in capsys.readouterr().err
+
+
+def test_what_a_run_was_probed_for_is_shown(capsys):
+    some, none = Rate(n=4, rate=0.25), Rate(n=0, rate=None)
+    run = Run(
+        id="r",
+        judgements=4,
+        abstained=some,
+        abstentions={"unreadable": 1, "truncated": 0},
+        injection_attempts=some,
+        first_position=some,
+        longer_wins=none,
+        longer_wins_baseline=some,
+        image_reliance=ImageReliance(n=4, changed=some, mean_shift=0.3, abstained=0),
+        release=Release(name="tiny", fingerprint="f" * 32, purpose="demo"),
+    )
+    show_run(run)
+    said = capsys.readouterr().out
+    for shown in ("1 unreadable", "elsewhere 25.0%", "–", "P shifts by 0.30"):
+        assert shown in said
+    assert "truncated" not in said
+
+
+@pytest.mark.parametrize("command", ["score", "rubric", "rank", "run", "batch", "doctor"])
 def test_every_command_shows_an_example(command: str, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

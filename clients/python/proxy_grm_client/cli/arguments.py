@@ -28,6 +28,11 @@ _RUBRIC = """example:
 _RANK = """example:
   proxy-grm rank cat.jpg -q "How many cats?" -r "One." -r "Two." -r "Three."
 """
+_RUN = """Judgements are counted by the run_id that their requests name.
+
+example:
+  proxy-grm run grpo-17
+"""
 _BATCH = """A line is what POST /score takes, as JSON: {"id", "question", "responses", "images", …}.
 Images are {"data": base64}, {"url": ...}, or the path of a file.
 Lines whose results are in the output are not judged again: after a crash, the same command goes on.
@@ -93,6 +98,10 @@ def parser() -> argparse.ArgumentParser:
     )
     _how_to_judge(rank, get_args(RankOrder))
     _about_waiting(rank)
+    one_run = command("run", commands.run, "is the judge of a training run being fooled?", _RUN)
+    one_run.add_argument("run", help="its id, as the requests' run_id names it")
+    one_run.add_argument("--json", action="store_true", help="print the service's answer as it is")
+    _about_waiting(one_run)
     many = command("batch", batch.run, "judge a file of comparisons", _BATCH)
     many.add_argument("input", help="comparisons, one JSON object a line")
     many.add_argument("output", help="judgements, one JSON object a line; goes on where it was")

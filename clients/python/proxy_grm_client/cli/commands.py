@@ -1,4 +1,4 @@
-"""One question, one answer: ``score``, ``rubric`` and ``rank``."""
+"""One question, one answer: ``score``, ``rubric``, ``rank`` and ``run``."""
 
 from __future__ import annotations
 
@@ -48,6 +48,18 @@ def rank(asked: argparse.Namespace) -> int:
 
     shown.show_ranking(asked.q, asked.r, ranking)
     return int(ranking.status != "ok")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Tells whether the judge of a run is being fooled."""
+    with opened(asked) as client:
+        found = client.run(asked.run)
+    if asked.json:
+        return _printed(found, "ok")
+    from proxy_grm_client.cli import shown
+
+    shown.show_run(found)
+    return 0
 
 
 def opened(asked: argparse.Namespace) -> Client:

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from proxy_grm_client.answers import Judgement, Ranking, Release, Rubric, WrittenRubric
+from proxy_grm_client.answers import Judgement, Ranking, Rate, Release, Rubric, Run, WrittenRubric
 from proxy_grm_client.cli.picture import picture
 
 _DEMO = "A demonstration release: it has only ever seen drawn scenes."
@@ -73,6 +73,39 @@ def show_ranking(question: str, responses: Sequence[str], ranking: Ranking) -> N
     console.print(Text(f"{_named(ranking.release)} · {spent} · {ranking.stopped}", style="dim"))
     if ranking.release.purpose == "demo":
         console.print(Text(_DEMO, style="dim"))
+
+
+def show_run(run: Run) -> None:
+    """How often the judge of a run abstained, preferred what stands first, and the like."""
+    console = Console()
+    console.print(Text(f"{run.id}: {run.judgements:,} judgements", style="bold"))
+    table = Table.grid(padding=(0, 2))
+    elsewhere = run.longer_wins_baseline
+    rates = [
+        ("abstained", run.abstained, _counted(run.abstentions)),
+        ("injection attempts", run.injection_attempts, ""),
+        ("first read preferred", run.first_position, "50% without a bias"),
+        ("longer preferred", run.longer_wins, f"elsewhere {_share(elsewhere)}"),
+    ]
+    reliance = run.image_reliance
+    if reliance is not None:
+        shift = "" if reliance.mean_shift is None else f"P shifts by {reliance.mean_shift:.2f}"
+        rates.append(("changed without image", reliance.changed, shift))
+    for name, rate, more in rates:
+        bar = ProgressBar(total=1, completed=rate.rate or 0.0, width=10)
+        table.add_row(name, bar, _share(rate), f"of {rate.n:,}", Text(more, style="dim"))
+    console.print(table)
+    if reliance is None:
+        console.print(Text("No judgement was made again without its image.", style="dim"))
+    console.print(Text(_named(run.release), style="dim"))
+
+
+def _share(rate: Rate) -> str:
+    return "–" if rate.rate is None else f"{rate.rate:.1%}"
+
+
+def _counted(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
 
 
 def _rubric(rubric: Rubric) -> Panel:
