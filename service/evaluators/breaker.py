@@ -38,6 +38,13 @@ class Breaker:
             return "closed"
         return "half_open" if self._clock() - self._opened_at >= self._open_s else "open"
 
+    @property
+    def left_alone_s(self) -> float:
+        """For how long nobody will be let through."""
+        if self._opened_at is None:
+            return 0.0
+        return max(0.0, self._opened_at + self._open_s - self._clock())
+
     def admit(self) -> object | None:
         """A pass for one call, whose end must be told; None when no call may be made now."""
         if self.state == "closed":

@@ -114,7 +114,8 @@ class GuardedEvaluator:
             if admitted is None:
                 raise EngineUnavailable(
                     f"evaluator {self.name!r} failed {self.settings.breaker_failures} times in a "
-                    "row and is left alone for a while"
+                    "row and is left alone for a while",
+                    retry_after_s=max(1, math.ceil(self._breaker.left_alone_s)),
                 )
             try:
                 opinion = await self._bounded(self._retried(comparison, rubric, priority))

@@ -37,6 +37,16 @@ def test_it_opens_after_so_many_failures_in_a_row(breaker: Breaker):
     assert breaker.admit() is None
 
 
+def test_it_tells_for_how_long_nobody_gets_through(breaker: Breaker, clock: Clock):
+    fails(breaker, 2)
+    assert breaker.left_alone_s == 0
+    fails(breaker)
+    clock.now = 4.0
+    assert breaker.left_alone_s == pytest.approx(6)
+    clock.now = 40.0
+    assert breaker.left_alone_s == 0
+
+
 def test_a_success_between_them_starts_the_count_again(breaker: Breaker):
     fails(breaker, 2)
     admitted = breaker.admit()

@@ -263,8 +263,11 @@ async def test_the_breaker_opens_and_closes_again_and_the_metrics_say_so(
         with pytest.raises(EngineUnavailable, match="failed"):
             await asked.ask()
     assert (asked.guard.state, asked.is_open) == ("open", 1)
-    with pytest.raises(EngineUnavailable, match="failed 2 times in a row and is left alone"):
+    with pytest.raises(
+        EngineUnavailable, match="failed 2 times in a row and is left alone"
+    ) as left:
         await asked.ask()
+    assert left.value.retry_after_s == 1  # whole seconds; the breaker's are 0.05
     assert len(asked.evaluator.asked) == 2
     await until(lambda: asked.guard.state == "half_open")
     assert asked.is_open == 1
