@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from prometheus_client import start_http_server
 
 from models.errors import ReleaseInvalid
@@ -16,7 +17,7 @@ from models.release import Release, Role, RoleName, load_release
 from service import __version__
 from service.admission import Admission
 from service.api import batch_route, health_routes, job_routes, judging_routes, run_route
-from service.api.authentication import Authentication
+from service.api.authentication import PAGE_FILES, Authentication
 from service.api.bodies import Bodies
 from service.api.dialects import install_dialects
 from service.api.errors import install_error_handlers
@@ -121,12 +122,13 @@ def create_app(
                 raise
             yield
 
-    app = FastAPI(
+    app = FastAPIOffline(  # whose /docs needs nothing from the internet
         title="Proxy-GRM",
         version=__version__,
         description="Which of two answers about an image is better, why, and how sure.",
         lifespan=lifespan,
         redoc_url=None,
+        static_url=PAGE_FILES,
         redirect_slashes=False,
     )
     for routes in (judging_routes, batch_route, job_routes, run_route, health_routes):

@@ -19,6 +19,8 @@ from service.tenancy import DEFAULT_TENANT, TENANT_HEADER, acting_for
 
 OPEN = ("/livez", "/readyz", "/docs", "/openapi.json", "/")
 """For probes and for people who look: nothing is judged and nobody's data is shown there."""
+PAGE_FILES = "/docs/files"
+"""What the page at /docs is made of; as open as it."""
 ADMIN = ("/metrics",)
 _KEY = "api_key"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -37,7 +39,8 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        path = scope["path"]
+        if scope["type"] != "http" or path in OPEN or path.startswith(f"{PAGE_FILES}/"):
             await self._app(scope, receive, send)
             return
         with ExitStack() as stack:

@@ -16,7 +16,7 @@ from service.keys import new_key
 
 pytestmark = pytest.mark.anyio
 
-KEYLESS = ["/livez", "/readyz", "/docs", "/openapi.json"]
+KEYLESS = ["/livez", "/readyz", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"]
 
 
 @pytest.fixture

@@ -207,6 +207,19 @@ async def test_the_document_and_its_page_are_served(gateway, document: dict[str,
     assert "swagger" in page.text.lower()
 
 
+@pytest.mark.anyio
+async def test_the_page_needs_nothing_from_elsewhere(gateway):
+    page = (await gateway.client.get("/docs")).text
+    named = re.findall(r"""(?:src|href)="([^"]+)\"""", page)
+    assert len(named) == 3
+    for part in named:
+        found = await gateway.client.get(part)
+        assert (found.status_code, len(found.content) > 1000) == (200, True), part
+    missing = await gateway.client.get("/docs/files/../../app.py")
+    assert missing.status_code == 404
+    assert missing.headers["content-type"] == "application/problem+json"
+
+
 def test_every_field_of_a_request_that_is_not_plain_says_what_it_is():
     plain = {"question", "priority", "temperature", "seed", "cache", "text", "id"}
     for model in (ScoreRequest, RubricRequest, VerifyRequest, schemas.ImageIn):
