@@ -110,6 +110,7 @@ class Calls:
 
         Raises:
             NotFound: no rubric with that id is kept.
+            StoreUnavailable: whether one is cannot be told now.
             InvalidRequest: the text is no rubric.
         """
         if given.text is not None:

@@ -114,7 +114,7 @@ class EngineUnavailable(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """What jobs are kept in is gone or full. Judgements do not depend on it."""
+    """What jobs and rubrics are kept in is gone or full. Other judgements do not depend on it."""
 
     code = "store_unavailable"
     retry_after_s = 5

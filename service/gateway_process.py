@@ -88,6 +88,7 @@ class _DrainingServer(uvicorn.Server):
             host=settings.host,
             port=settings.port,
             http=bounded_heads(settings.limits.head_s),
+            lifespan="on",  # by default an app that cannot start is served all the same
             log_config=None,
             access_log=False,
             # Longer than clients and proxies keep theirs: who closes first must not be this side,

@@ -39,6 +39,19 @@ _TYPES = (
     "binary/octet-stream",
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Reserved, retired or for a network's own use, and taken for global by some version of Python.
+_NOT_PUBLIC = [
+    ipaddress.ip_network(text)
+    for text in (
+        "192.0.0.0/24",
+        "::/96",
+        "::ffff:0:0:0/96",
+        "64:ff9b:1::/48",
+        "3fff::/20",
+        "5f00::/16",
+        "fec0::/10",
+    )
+]
 _IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Origin = tuple[str, str, int]
 
@@ -184,4 +197,6 @@ def _is_public(text: str) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if inner is not None:
         return _is_public(str(inner))
+    if any(address in network for network in _NOT_PUBLIC if network.version == address.version):
+        return False
     return address.is_global and not address.is_multicast

@@ -117,7 +117,8 @@ def new_key(
     """Makes a key, adds its digest to the file and returns the key, which is nowhere else.
 
     Raises:
-        KeysInvalid: the name is taken or is none; the file is left as it was.
+        KeysInvalid: the name is taken or is none, or the file is not to be written; it is left as
+            it was.
     """
     secret = _BEGINNING + secrets.token_urlsafe(32)
     try:
@@ -134,9 +135,14 @@ def new_key(
         raise KeysInvalid(f"{file} has a key named {name} already")
     fields = key.model_dump(exclude_none=True)
     lines = [f"{field} = {_toml(value)}" for field, value in fields.items()]
-    file.touch(mode=0o600)
-    with file.open("a") as out:
-        out.write("\n".join(["[[keys]]", *lines]) + "\n\n")
+    try:
+        file.touch(mode=0o600)
+        begun = file.read_bytes()
+        with file.open("a") as out:
+            gap = "" if not begun or begun.endswith(b"\n") else "\n"
+            out.write(gap + "\n".join(["[[keys]]", *lines]) + "\n\n")
+    except OSError as error:
+        raise KeysInvalid(f"the file of API keys {file}: {error.strerror}") from None
     return secret
 
 

@@ -1,5 +1,8 @@
 """Processes for work on what strangers sent: each held to CPU time and memory, and replaced.
 
+One that stands still is replaced too: a library that runs out of memory in the wrong place may wait
+for itself forever, and uses no CPU time while it does.
+
 One thread of this process looks after one child and gives it a task at a time, so that a child
 that dies takes nothing with it but the task that killed it.
 """
@@ -14,6 +17,7 @@ import pickle
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +39,12 @@ CPU_S = 10
 MEMORY_BYTES = 2**30
 """What a child may take beside what it has when it is ready."""
 
+STILL_S = 5.0
+"""For how long a child may have a task and do nothing."""
+
+_LOOK_EVERY_S = 0.5
+_LONGEST = 12
+"""Times its CPU time: how long a task may take on a machine that is busy with others."""
 _TRIES = 3
 _SOMEBODY_ELSES = (-signal.SIGKILL, -signal.SIGTERM)
 _SPAWN = multiprocessing.get_context("spawn")
@@ -53,6 +63,11 @@ class _Terms:
     cpu_s: float
     memory_bytes: int
     imports: tuple[str, ...]
+    still_s: float
+
+
+class _StandsStill(Exception):
+    """A child has a task and does nothing, or makes no end of it."""
 
 
 class ProcessPool:
@@ -64,6 +79,7 @@ class ProcessPool:
         memory_bytes: of one child, beside what an idle one has.
         imports: what a child imports before it is held to these. OpenBLAS, for one, asks for
             memory again and again, for ever, when it is loaded where there is too little.
+        still_s: how long one may do nothing about its task.
     """
 
     def __init__(
@@ -73,9 +89,10 @@ class ProcessPool:
         cpu_s: float = CPU_S,
         memory_bytes: int = MEMORY_BYTES,
         imports: tuple[str, ...] = (),
+        still_s: float = STILL_S,
     ) -> None:
         count = processes or max(2, min(4, (os.cpu_count() or 2) // 2))
-        self._terms = _Terms(cpu_s, memory_bytes, imports)
+        self._terms = _Terms(cpu_s, memory_bytes, imports, still_s)
         self._children: set[_Child] = set()
         self._own = threading.local()
         self._closed = False
@@ -112,6 +129,11 @@ class ProcessPool:
             child = self._child()
             try:
                 return child.call(call)
+            except _StandsStill:
+                self._children.discard(child)
+                child.end()
+                _log.warning("a child process stood still")
+                raise TaskFailed("its process stood still") from None
             except (EOFError, OSError):
                 self._children.discard(child)
                 ended = child.end()
@@ -133,18 +155,38 @@ class _Child:
     """One process, and this side of the pipe to it."""
 
     def __init__(self, terms: _Terms) -> None:
+        self._terms = terms
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, terms), daemon=True)
         self._process.start()
         theirs.close()
 
     def call(self, call: Callable[[], Any]) -> Any:
-        """Raises EOFError or OSError when the process is gone."""
+        """Raises EOFError or OSError when the process is gone, _StandsStill when it is stuck."""
         self._pipe.send(call)
+        self._wait()
         result, failed = self._pipe.recv()
         if failed is not None:
             raise failed
         return result
+
+    def _wait(self) -> None:
+        """Until it answers or is gone."""
+        began = moved = time.monotonic()
+        used = self._cpu_ticks()
+        while not self._pipe.poll(_LOOK_EVERY_S):
+            now, before = time.monotonic(), used
+            used = self._cpu_ticks()
+            if used != before:
+                moved = now
+            if now - moved > self._terms.still_s or now - began > _LONGEST * self._terms.cpu_s:
+                raise _StandsStill
+
+    def _cpu_ticks(self) -> int:
+        """What all its threads have used."""
+        with open(f"/proc/{self._process.pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
 
     def end(self) -> int | None:
         """Ends it if it runs; how it ended."""

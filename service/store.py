@@ -35,6 +35,7 @@ from redis.exceptions import RedisError
 from models.comparison import Comparison
 from models.rubric import Rubric
 from service.concurrency import stop_if_cancelled
+from service.errors import StoreUnavailable
 from service.judging import JudgingOptions
 from service.metrics import Metrics
 from service.settings import CacheSettings
@@ -122,8 +123,12 @@ class Store:
         )
 
     async def rubric(self, rubric_id: str) -> Rubric | None:
-        """The rubric with that id; None when it is unknown or forgotten."""
-        kept = await self._get(f"rubric:{current_tenant()}:{rubric_id}")
+        """The rubric with that id; None when it is unknown or forgotten.
+
+        Raises:
+            StoreUnavailable: nobody knows, for Redis does not answer.
+        """
+        kept = await self._get(f"rubric:{current_tenant()}:{rubric_id}", needed=True)
         try:
             return _RUBRIC.validate_python(kept) if kept is not None else None
         except ValidationError:  # written by another version of this service
@@ -280,13 +285,15 @@ class Store:
             return None
         return int(counted)
 
-    async def _get(self, key: str) -> dict[str, Any] | None:
+    async def _get(self, key: str, *, needed: bool = False) -> dict[str, Any] | None:
         try:
             kept = await self._redis.get(f"{_PREFIX}:{key}")
             self._answered()
             return json.loads(kept) if kept is not None else None
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._unavailable(error)
+            if needed and not isinstance(error, ValueError):
+                raise StoreUnavailable("what is kept is out of reach for now") from error
             return None
 
     async def _set(

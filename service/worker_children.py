@@ -31,12 +31,18 @@ class Workers:
         changes = {"WORKER__GATEWAY_URL": gateway_url, "WORKERS": "0"}
         changes["STATE_DIR"] = str(settings.state_dir)
         self._count = settings.workers
+        self._shut_out = settings.api_keys_file is not None and settings.worker.api_key is None
         self._environment = child_environment(**changes)
         self._running: list[subprocess.Popen[bytes]] = []
         self._keeping: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Starts them."""
+        if self._count and self._shut_out:
+            _log.warning(
+                "workers beside this gateway have no key, and jobs will wait: "
+                "PROXY_GRM_WORKER__API_KEY takes one whose role is admin"
+            )
         self._keeping = [asyncio.create_task(self._keep()) for _ in range(self._count)]
 
     async def stop(self) -> None:

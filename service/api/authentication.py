@@ -26,6 +26,10 @@ _KEY = "api_key"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(f"{PAGE_FILES}/")
+
+
 class Authentication:
     """Lets through whoever has a key, as its tenant; everybody where there are no keys.
 
@@ -39,8 +43,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
-        path = scope["path"]
-        if scope["type"] != "http" or path in OPEN or path.startswith(f"{PAGE_FILES}/"):
+        if scope["type"] != "http" or _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         with ExitStack() as stack:

@@ -31,6 +31,7 @@ from service.api.openapi import takes
 from service.api.parsing import parsed
 from service.api.schemas import LineError, ScoreRequest
 from service.errors import EngineUnavailable, PayloadTooLarge, ServiceError
+from service.line_ids import line_id
 
 router = APIRouter(tags=["judging"])
 
@@ -199,5 +200,4 @@ def _id_of(asked: ScoreRequest | None, line: bytes | None) -> str | None:
         raw = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    found = raw.get("id") if isinstance(raw, dict) else None
-    return found if isinstance(found, str) and 0 < len(found) <= 128 else None
+    return line_id(raw.get("id")) if isinstance(raw, dict) else None

@@ -12,6 +12,7 @@ import structlog
 from service.errors import EngineUnavailable, PayloadTooLarge, ServiceError
 from service.jobs.chunks import Line
 from service.jobs.leases import Result
+from service.line_ids import line_id
 from service.settings import WorkerSettings
 from service.tenancy import TENANT_HEADER, current_tenant
 
@@ -22,7 +23,6 @@ _DEFAULT_TIMEOUT_S = 120.0  # what the gateway gives a request that names none
 _GRACE_S = 30.0
 _BUSY = {"overloaded", "rate_limited", "draining"}
 _LINE_FAILED = {"engine_unavailable", "deadline_exceeded", "store_unavailable"}
-_MOST_ID_CHARACTERS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,7 @@ class _Asked:
             self.content = json.dumps({"priority": "batch"} | body).encode()
 
     def _note(self, body: dict[str, Any]) -> None:
-        named, timeout_s = body.get("id"), body.get("timeout_s")
-        if isinstance(named, str) and 0 < len(named) <= _MOST_ID_CHARACTERS:
-            self._id = named
+        self._id, timeout_s = line_id(body.get("id")), body.get("timeout_s")
         if isinstance(timeout_s, int | float) and 0 < timeout_s <= 3600:
             self.timeout_s = float(timeout_s)
 

@@ -133,7 +133,8 @@ def _row_groups(file: IO[bytes]) -> Iterator[bytes]:
     try:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_ROWS):
             yield b"".join(_line(row) for row in batch.to_pylist())
-    except pyarrow.ArrowException as cause:
+    except (pyarrow.ArrowException, ValueError, ArithmeticError) as cause:
+        # Texts that are no UTF-8 and dates that no calendar has are found when they are converted.
         raise InvalidRequest("the source cannot be read as Parquet") from cause
 
 

@@ -132,6 +132,7 @@ class Working:
             _log.warning("a chunk is left to who comes next", reason=error.detail)
         except Exception:
             _log.exception("unforeseen error on a chunk", job=lease.keys.id, chunk=lease.chunk)
+            await asyncio.sleep(_STORE_RETRY_S)  # it may well happen again
         finally:
             self._chunks.discard(chunk)
             if not finished:

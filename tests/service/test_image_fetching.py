@@ -288,6 +288,13 @@ async def test_an_address_that_is_not_listed_is_not_even_looked_up(
         "::ffff:169.254.169.254",
         "2002:7f00:1::",
         "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+        "::ffff:0:7f00:1",
+        "::7f00:1",
+        "fec0::1",
+        "3fff::1",
+        "5f00::1",
+        "192.0.0.8",
         "2001:db8::1",
     ],
 )

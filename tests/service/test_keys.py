@@ -49,6 +49,18 @@ def test_a_name_that_is_none_makes_no_key(name: str, file: Path):
     assert not file.exists()
 
 
+def test_a_file_that_ends_in_the_middle_of_a_line_stays_whole(file: Path):
+    new_key(file, "ci", None, "score", 3)
+    file.write_text(file.read_text().rstrip("\n"))
+    new_key(file, "more", None, "score", None)
+    assert [key.name for key in read_keys(file)] == ["ci", "more"]
+
+
+def test_a_file_that_cannot_be_is_told(tmp_path: Path):
+    with pytest.raises(KeysInvalid, match="No such file or directory"):
+        new_key(tmp_path / "nowhere" / "keys.toml", "ci", None, "score", None)
+
+
 def test_a_name_is_given_once(file: Path):
     new_key(file, "ci", None, "score", None)
     before = file.read_text()

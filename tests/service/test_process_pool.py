@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module")
 async def pool() -> AsyncIterator[ProcessPool]:
-    started = ProcessPool(2, cpu_s=1.0, memory_bytes=256 * 2**20)
+    started = ProcessPool(2, cpu_s=1.0, memory_bytes=256 * 2**20, still_s=2.0)
     yield started
     await started.close()
 
@@ -23,6 +24,16 @@ async def pool() -> AsyncIterator[ProcessPool]:
 def burn() -> None:
     while True:
         pass
+
+
+def dawdle(seconds: float) -> str:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        started = time.process_time()
+        while time.process_time() - started < 0.02:
+            pass
+        time.sleep(0.4)
+    return "done"
 
 
 def take(size: int) -> int:
@@ -77,6 +88,23 @@ async def test_a_task_without_end_is_ended_and_takes_nobody_with_it(pool: Proces
         await burning
     assert beside == [10] * 20
     assert await asyncio.gather(*(pool.run(take, n) for n in range(4))) == [0, 1, 2, 3]
+
+
+async def test_a_task_that_stands_still_is_ended_and_not_tried_again(pool: ProcessPool):
+    began = time.monotonic()
+    with pytest.raises(TaskFailed, match="stood still"):
+        await pool.run(time.sleep, 600)
+    assert time.monotonic() - began < 60
+    assert await asyncio.gather(*(pool.run(take, n) for n in range(4))) == [0, 1, 2, 3]
+
+
+async def test_a_task_that_is_slow_may_take_its_time(pool: ProcessPool):
+    assert await pool.run(dawdle, 3.0) == "done"
+
+
+async def test_a_task_that_makes_no_end_of_it_is_ended(pool: ProcessPool):
+    with pytest.raises(TaskFailed, match="stood still"):
+        await pool.run(dawdle, 600.0)
 
 
 async def test_a_task_that_takes_too_much_memory_fails(pool: ProcessPool):

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from models.comparison import Comparison, JudgeImage
 from models.rubric import Rubric
+from service.errors import StoreUnavailable
 from service.judging import JudgingOptions
 from service.metrics import Metrics
 from service.settings import CacheSettings
@@ -114,7 +115,8 @@ async def test_without_redis_everything_is_unknown_and_nothing_fails(
     await store.keep_judgement("f:abc", {})
     await store.keep_rubric(RUBRIC)
     assert await store.judgement("f:abc") is None
-    assert await store.rubric(RUBRIC.id) is None
+    with pytest.raises(StoreUnavailable):  # "unknown" would be final
+        await store.rubric(RUBRIC.id)
     assert cached(metrics, "unavailable") == 4
     assert cached(metrics, "hit") == 0
     await store.close()

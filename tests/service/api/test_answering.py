@@ -50,6 +50,28 @@ async def test_another_request_under_the_same_key_is_refused(gateway):
         assert answer.json()["detail"] == "this Idempotency-Key was used for another request"
 
 
+async def test_another_request_at_the_same_time_has_its_own_errors_and_its_own_time(start_gateway):
+    gateway = await start_gateway(seconds=0.3)
+    bad, late, good = await asyncio.gather(
+        ask(gateway, "k", images=[{"data": "no picture"}]),
+        ask(gateway, "k", timeout_s=0.1),
+        ask(gateway, "k", timeout_s=30),
+    )
+    codes = [answer.json().get("code") for answer in (bad, late, good)]
+    assert codes == ["image_rejected", "deadline_exceeded", None]
+    assert good.json()["status"] == "ok"
+
+
+async def test_of_two_requests_at_the_same_time_under_one_key_the_slower_is_refused(start_gateway):
+    gateway = await start_gateway(seconds=0.2)
+    first = asyncio.create_task(ask(gateway, "k"))
+    await asyncio.sleep(0.1)
+    second = await ask(gateway, "k", question="Why?")
+    assert (await first).status_code == 200
+    assert (second.status_code, second.json()["code"]) == (422, "invalid_request")
+    assert (await ask(gateway, "k")).content == (await first).content
+
+
 async def test_a_request_that_comes_again_while_it_is_in_work_waits_for_its_answer(start_gateway):
     gateway = await start_gateway(seconds=0.2)
     answers = await asyncio.gather(*(ask(gateway, "k") for _ in range(3)))

@@ -116,6 +116,7 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "no json": (b"Which?", "invalid_request"),
     "invalid utf-8": (b'{"question": "\xff"}', "invalid_request"),
     "a lone surrogate": (b'{"question": "\\udc00", "responses": ["a", "b"]}', "invalid_request"),
+    "an id that is no text": (b'{"id": "\\ud800", "bad": 1}', "invalid_request"),
     "a list": (b"[]", "invalid_request"),
     "a number of 10000 digits": (b"9" * 10_000, "invalid_request"),
     "100000 levels": (b"[" * 100_000, "invalid_request"),

@@ -52,6 +52,13 @@ async def test_what_is_no_object_is_left_to_the_gateway_to_refuse(body: bytes):
     assert json.loads(result.text) == {"line": 7, "id": None, "error": problem}
 
 
+async def test_an_id_that_is_no_text_is_none():
+    problem = {"code": "invalid_request", "status": 422}
+    result, _ = await asked(b'{"id": "\\ud800"}', httpx.Response(422, json=problem))
+    assert isinstance(result, Result)
+    assert json.loads(result.text) == {"line": 7, "id": None, "error": problem}
+
+
 @pytest.mark.parametrize("timeout_s", ["5", None, -1, 10**9, [1]])
 async def test_a_senseless_time_limit_is_the_gateways_to_refuse(timeout_s: object):
     body = json.dumps({"timeout_s": timeout_s}).encode()

@@ -192,6 +192,20 @@ async def test_many_rows_are_cut_as_many_lines_are(place: Path):
     assert [body["question"] for _, body in found] == [f"q{n}" for n in range(1000)]
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"fine", b"\xff\xfe"], pa.binary()).view(pa.string()),
+        pa.array([0, 2**62], pa.timestamp("us")),
+    ],
+    ids=["no utf-8", "no date"],
+)
+async def test_values_that_cannot_be_had_make_the_source_unreadable(column: pa.Array, place: Path):
+    pq.write_table(pa.table({"question": column}), place / "rows.parquet")
+    with pytest.raises(InvalidRequest, match="as Parquet"):
+        await lines(f"file://{place}/rows.parquet", place)
+
+
 async def test_what_only_calls_itself_parquet_is_refused(place: Path):
     (place / "rows.parquet").write_bytes(b"PAR1 it is not PAR1")
     with pytest.raises(InvalidRequest, match="as Parquet"):
