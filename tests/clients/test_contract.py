@@ -273,7 +273,6 @@ async def test_every_error_arrives_as_its_class_with_its_request_id(client: Asyn
         (InvalidRequest, {"order": "sideways"}),
         (ImageRejected, {"images": [b"no picture"]}),
         (PayloadTooLarge, {"responses": ["x" * 1_000_001, "Two."]}),
-        (NotFound, {"rubric": "rub_" + "0" * 24}),
         (NotFound, {"evaluators": ["nobody"]}),
         (ContextExceeded, {"question": "too long"}),
     ]

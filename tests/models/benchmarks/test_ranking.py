@@ -38,7 +38,7 @@ class Service:
         return httpx.Response(200, json=self.answer(order, pairs))
 
     def answer(self, order, pairs):
-        score = {"strength": 0, "interval": [-1, 1], "win_rate": 0.5, "reward": 0}
+        score = {"status": "ok", "strength": 0, "interval": [-1, 1], "win_rate": 0.5, "reward": 0}
         compared = [{"first": a, "second": b, "probability": 0.9, "status": "ok"} for a, b in pairs]
         return {
             "id": "x",

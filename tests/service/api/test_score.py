@@ -362,7 +362,9 @@ async def test_redis_going_away_costs_a_second_judgement_and_no_error(start_gate
     assert (again.json()["status"], again.json()["cached"]) == ("ok", False)
     assert again.json()["timing"]["total_s"] < 1
     assert gateway.count("proxy_grm_cache_total", outcome="unavailable") >= 1
-    assert code_of(await gateway.score(rubric={"id": rubric_id})) == (404, "not_found")
+    unknown = await gateway.score(rubric={"id": rubric_id})  # not "not found": that would be final
+    assert code_of(unknown) == (503, "store_unavailable")
+    assert unknown.headers["retry-after"] == "5"
 
 
 async def test_without_a_redis_url_the_gateway_brings_its_own(start_gateway, tmp_path):
