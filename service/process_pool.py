@@ -17,7 +17,6 @@ import pickle
 import resource
 import signal
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -171,15 +170,17 @@ class _Child:
         return result
 
     def _wait(self) -> None:
-        """Until it answers or is gone."""
-        began = moved = time.monotonic()
-        used = self._cpu_ticks()
+        """Until it answers or is gone.
+
+        By looks and not by the clock: a machine that was paused as a whole is no reason.
+        """
+        looks, most_looks = 0, _LONGEST * self._terms.cpu_s / _LOOK_EVERY_S
+        still, used = 0, -1
         while not self._pipe.poll(_LOOK_EVERY_S):
-            now, before = time.monotonic(), used
-            used = self._cpu_ticks()
-            if used != before:
-                moved = now
-            if now - moved > self._terms.still_s or now - began > _LONGEST * self._terms.cpu_s:
+            before, used = used, self._cpu_ticks()
+            looks += 1
+            still = still + 1 if used == before else 0
+            if still * _LOOK_EVERY_S >= self._terms.still_s or looks >= most_looks:
                 raise _StandsStill
 
     def _cpu_ticks(self) -> int:

@@ -18,6 +18,7 @@ from service.calls import Call, GivenRubric
 from service.images import GivenImage
 from service.judging import JudgingOptions
 from service.judging.ranking import RankingOptions
+from service.line_ids import MOST_CHARACTERS
 
 
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -26,7 +27,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=MOST_CHARACTERS)]
 NOT_BLANK, SHA256, RUBRIC_ID = r"\S", r"^[0-9a-f]{64}$", r"^rub_[0-9a-f]{24}$"
 
 Response = Annotated[str, StringConstraints(pattern=NOT_BLANK)]
