@@ -50,9 +50,9 @@ test: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed
 
 DRILLS ?=
 SCALE ?= 1
-ENGINE ?= scripted
+ENGINE ?=
 drill: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev ## failures and loads as real processes: DRILLS="overload memory" SCALE=0.1 ENGINE=vllm
-	@$(BIN)/python -m loadtests.drills $(DRILLS) --scale $(SCALE) --engine $(ENGINE)
+	@$(BIN)/python -m loadtests.drills $(DRILLS) --scale $(SCALE) $(if $(ENGINE),--engine $(ENGINE))
 
 FRAMEWORKS := verl ms-swift openrlhf
 test-frameworks: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-train $(VENV)/installed-dev ## run the adapters in each trainer's own loader

@@ -27,7 +27,7 @@ from loadtests.drills import (
 )
 from loadtests.drills.manifests import affinity, engine_death
 from loadtests.drills.manifests import drill as manifests
-from loadtests.drills.rows import DrillFailed, NotHere, Row, Scale
+from loadtests.drills.rows import DrillFailed, EngineName, NotHere, Row, Scale
 from loadtests.drills.site import Site, site
 from loadtests.objectives import Bound
 
@@ -49,6 +49,16 @@ DRILLS: Mapping[str, Callable[[Site, Scale], Row]] = {
     "engine-death": engine_death.run,
     "affinity": affinity.run,
 }
+ENGINES: Mapping[str, tuple[EngineName, ...]] = {
+    "job-deaths": ("vllm",),
+    "memory": ("scripted", "vllm"),
+    "manifests": ("vllm",),
+    "engine-death": ("vllm",),
+    "affinity": ("vllm",),
+}
+"""What judges in a drill, by turns, where nobody says otherwise: the real engine where the drill is
+about it, else the scripted one, which lets the gateway be the bottleneck."""
+_MOST: tuple[EngineName, ...] = ("scripted",)
 OBJECTIVES = Path(__file__).with_name("objectives.toml")
 _COLUMNS = ("drill", "load", "requests", "ok", "typed refusals", "wrong or lost", "recovery s")
 
@@ -85,11 +95,26 @@ def objectives(path: Path = OBJECTIVES) -> dict[str, dict[str, Bound]]:
     return table.validate_python(tomllib.loads(path.read_text()))
 
 
-def carried_out(name: str, scale: Scale, bounds: Mapping[str, Bound]) -> Carried:
+def planned(names: Sequence[str], engine: EngineName | None) -> list[tuple[str, EngineName]]:
+    """Drills in turn, each with what judges in it.
+
+    Args:
+        names: of drills; none for all of them.
+        engine: for all of them; None for each drill's own.
+    """
+    plan: list[tuple[str, EngineName]] = []
+    for name in names or DRILLS:
+        engines = ENGINES.get(name, _MOST) if engine is None else (engine,)
+        plan.extend((name, one) for one in engines)
+    return plan
+
+
+def carried_out(drill: str, scale: Scale, bounds: Mapping[str, Bound]) -> Carried:
     """Carries one drill out and holds it to its objectives."""
+    name = titled(drill, scale.engine)
     try:
         with site(scale) as place:
-            row = DRILLS[name](place, scale)
+            row = DRILLS[drill](place, scale)
     except NotHere as reason:
         return Carried(name, None, reason=f"not run: {reason}")
     except DrillFailed as failure:
@@ -100,6 +125,11 @@ def carried_out(name: str, scale: Scale, bounds: Mapping[str, Bound]) -> Carried
         if not bound.holds(found):
             missed.append(f"{figure} is {found:.4g}, to be {bound}")
     return Carried(name, row, tuple(missed))
+
+
+def titled(drill: str, engine: EngineName) -> str:
+    """A drill's name in the table: with its engine, unless that is the scripted one."""
+    return drill if engine == "scripted" else f"{drill}, {engine}"
 
 
 def shown(drills: Sequence[Carried]) -> str:

@@ -7,7 +7,14 @@ import pytest
 from loadtests.drills import running
 from loadtests.drills.__main__ import main
 from loadtests.drills.rows import DrillFailed, NotHere, Row, Scale
-from loadtests.drills.running import DRILLS, carried_out, objectives, shown
+from loadtests.drills.running import (
+    DRILLS,
+    ENGINES,
+    carried_out,
+    objectives,
+    planned,
+    shown,
+)
 from loadtests.objectives import Bound
 
 GOOD = Row("some load", 10, ok=8, refused=2, wrong=0, figures={"share": 0.9})
@@ -61,6 +68,23 @@ def test_what_cannot_be_tried_here_says_why_and_is_not_missed(drill):
 
 def test_every_objective_is_of_a_drill():
     assert set(objectives()) <= set(DRILLS)
+    assert set(ENGINES) <= set(DRILLS)
+
+
+def test_drills_run_with_the_engines_they_are_about():
+    assert planned(["overload", "memory"], None) == [
+        ("overload", "scripted"),
+        ("memory", "scripted"),
+        ("memory", "vllm"),
+    ]
+    assert {name for name, _ in planned([], None)} == set(DRILLS)
+    assert planned(["memory"], "vllm") == [("memory", "vllm")]
+
+
+def test_the_engine_is_told_unless_it_is_the_scripted_one(drill):
+    drill(GOOD)
+    assert carried_out("mine", Scale(), {}).name == "mine"
+    assert carried_out("mine", Scale(engine="vllm"), {}).name == "mine, vllm"
 
 
 def test_an_unknown_drill_is_told_with_the_known_ones(capsys: pytest.CaptureFixture[str]):
