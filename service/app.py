@@ -51,6 +51,8 @@ from service.verifying import Verifying
 
 _log = structlog.get_logger(__name__)
 
+_CALLER_WAITS_S = 10.0  # for a Redis that does not answer, when it is about jobs
+
 
 @dataclass(frozen=True, slots=True)
 class Engines:
@@ -136,6 +138,7 @@ def create_app(
     install_dialects(app, settings.dialects)
     install_error_handlers(app)
     install_openapi(app)
+    app.state.keyring = keyring
     app.add_middleware(Authentication, keyring=keyring)
     app.add_middleware(RequestContext, metrics=series)
     return app
@@ -200,7 +203,7 @@ async def _start(
     stack.push_async_callback(fetcher.close)
     most_pixels = release.config.images.most_pixels
     images = Images(settings.limits, most_pixels, pool, fetcher, settings.cache)
-    connection = Connection(url)
+    connection = Connection(url, timeout_s=_CALLER_WAITS_S / 2, retries=1)
     stack.push_async_callback(connection.close)
     gateway = compose(settings, served, (images, store, connection), metrics)
     for one, serving in zip(served, gateway.servings, strict=True):

@@ -15,13 +15,16 @@ from typing import NoReturn
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from service.api.gateway import Gateway
 from service.app import create_app
 from service.concurrency import together
 from service.heads import bounded_heads
+from service.keys import Keyring
 from service.settings import Settings
 from service.telemetry import set_up_logging
+from service.tenancy import DEFAULT_TENANT
 from service.worker_children import Workers
 
 _log = structlog.get_logger(__name__)
@@ -30,6 +33,7 @@ _NOT_STARTED = 2
 _REFUSED = 3  # exit status when the engine can never serve this release
 _WATCH_EVERY_S = 0.25
 _KEEP_ALIVE_S = 75
+_WORKERS_KEY = "workers-beside"
 _ENDING_S = 10.0  # an engine's processes need some seconds to go
 
 
@@ -126,7 +130,7 @@ class _DrainingServer(uvicorn.Server):
             await asyncio.sleep(_WATCH_EVERY_S)
         gateway: Gateway = self._app.state.gateway
         _announce(gateway)
-        self._workers = Workers(self._settings, self._url)
+        self._workers = Workers(self._settings, self._url, self._workers_key())
         self._workers.start()
         ready = False
         while not self._signals:
@@ -147,6 +151,13 @@ class _DrainingServer(uvicorn.Server):
         except TimeoutError:
             _log.warning("stopping with work unfinished", after_s=self._settings.drain_s)
         self.should_exit = True
+
+    def _workers_key(self) -> SecretStr | None:
+        """What workers beside this gateway show it, where it asks for keys."""
+        keyring: Keyring | None = self._app.state.keyring
+        if keyring is None or self._settings.worker.api_key is not None:
+            return self._settings.worker.api_key
+        return SecretStr(keyring.issue(_WORKERS_KEY, DEFAULT_TENANT))
 
     @property
     def _url(self) -> str:

@@ -67,13 +67,21 @@ class Keyring:
         self._file = file
         self._changed_ns = _changed(file)
         self._keys = read_keys(file)
+        self._issued: list[ApiKey] = []
+
+    def issue(self, name: str, tenant: str) -> str:
+        """A new key whose role is admin, known to this process alone and as long as it runs."""
+        secret = _fresh()
+        key = ApiKey(name=name, tenant=tenant, role="admin", sha256=digest_of(secret))
+        self._issued.append(key)
+        return secret
 
     def holder(self, presented: str) -> ApiKey | None:
         """Whose key this is. Every key is compared, each in constant time."""
         self._refresh()
         digest = digest_of(presented)
         found = None
-        for key in self._keys:
+        for key in (*self._keys, *self._issued):
             if hmac.compare_digest(key.sha256, digest):
                 found = key
         return found
@@ -120,7 +128,7 @@ def new_key(
         KeysInvalid: the name is taken or is none, or the file is not to be written; it is left as
             it was.
     """
-    secret = _BEGINNING + secrets.token_urlsafe(32)
+    secret = _fresh()
     try:
         key = ApiKey(
             name=name,
@@ -144,6 +152,10 @@ def new_key(
     except OSError as error:
         raise KeysInvalid(f"the file of API keys {file}: {error.strerror}") from None
     return secret
+
+
+def _fresh() -> str:
+    return _BEGINNING + secrets.token_urlsafe(32)
 
 
 def digest_of(key: str) -> str:

@@ -10,6 +10,7 @@ import sys
 from functools import partial
 
 import structlog
+from pydantic import SecretStr
 
 from service.child_process import end_with_parent
 from service.settings import Settings, child_environment
@@ -25,24 +26,21 @@ class Workers:
 
     Args:
         gateway_url: where this gateway listens.
+        api_key: what it asks them for; None where it asks for none.
     """
 
-    def __init__(self, settings: Settings, gateway_url: str) -> None:
+    def __init__(self, settings: Settings, gateway_url: str, api_key: SecretStr | None) -> None:
         changes = {"WORKER__GATEWAY_URL": gateway_url, "WORKERS": "0"}
         changes["STATE_DIR"] = str(settings.state_dir)
         self._count = settings.workers
-        self._shut_out = settings.api_keys_file is not None and settings.worker.api_key is None
+        if api_key is not None:
+            changes["WORKER__API_KEY"] = api_key.get_secret_value()
         self._environment = child_environment(**changes)
         self._running: list[subprocess.Popen[bytes]] = []
         self._keeping: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Starts them."""
-        if self._count and self._shut_out:
-            _log.warning(
-                "workers beside this gateway have no key, and jobs will wait: "
-                "PROXY_GRM_WORKER__API_KEY takes one whose role is admin"
-            )
         self._keeping = [asyncio.create_task(self._keep()) for _ in range(self._count)]
 
     async def stop(self) -> None:

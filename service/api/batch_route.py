@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack
 from typing import IO
@@ -143,6 +144,8 @@ class _Batch:
         number = 0
         while line := self.upload.readline(self._most_line_bytes + 1):
             number += 1
+            if number == 1:
+                line = line.removeprefix(BOM_UTF8)
             if len(line) > self._most_line_bytes:
                 while line and not line.endswith(b"\n"):
                     line = self.upload.readline(2**20)

@@ -123,6 +123,7 @@ def problem(error: ServiceError, request_id: str) -> Problem:
         detail=error.detail,
         code=error.code,
         request_id=request_id,
+        retry_after_s=error.retry_after_s,
         errors=error.errors if isinstance(error, RequestInvalid) else None,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
@@ -33,6 +34,12 @@ class Evaluators(BaseModel):
     """All of them, `self` first."""
 
     evaluators: tuple[ConfiguredOut, ...]
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """Whoever opens the address in a browser wants to read what can be asked here."""
+    return RedirectResponse("docs")
 
 
 @router.get("/livez")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -104,10 +105,15 @@ class _Splitter:
         self._number += 1
         if self._too_long:
             yield Line(self._number, b"")
-        elif self._begun.strip():
-            yield Line(self._number, bytes(self._begun).strip())
+        elif body := self._body():
+            yield Line(self._number, body)
         self._begun.clear()
         self._too_long = False
+
+    def _body(self) -> bytes:
+        """What the line says; a byte order mark before the first one says nothing."""
+        begun = bytes(self._begun)
+        return (begun.removeprefix(BOM_UTF8) if self._number == 1 else begun).strip()
 
     def _hold(self, part: bytes) -> None:
         if len(self._begun) + len(part) > self._most_bytes:

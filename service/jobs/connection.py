@@ -14,22 +14,25 @@ from service.concurrency import stop_if_cancelled
 from service.errors import StoreUnavailable
 from service.jobs.keys import script
 
-_TIMEOUT_S = 10.0
 _CONNECTIONS = 32  # whoever finds none free waits for one
-_RETRIES = 3  # every step may be taken twice without harm
 
 
 class Connection:
-    """Redis, as patient as a job can be: unlike a cache, it is not given up in a blink."""
+    """Redis, as patient as a job can be: unlike a cache, it is not given up in a blink.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        timeout_s: of one try.
+        retries: after the first; every step may be taken twice without harm.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0, retries: int = 3) -> None:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=_TIMEOUT_S,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
         )
         self.redis = redis.asyncio.Redis.from_pool(pool)
         self._scripts: dict[str, Any] = {}

@@ -81,6 +81,20 @@ def test_a_key_that_is_taken_out_or_put_in_counts_at_once(file: Path):
     assert keyring.holder(second) is not None
 
 
+def test_an_issued_key_is_in_no_file_and_outlives_changes_of_it(file: Path):
+    new_key(file, "first", None, "score", None)
+    before = file.read_text()
+    keyring = Keyring(file)
+    secret = keyring.issue("workers", "default")
+    assert file.read_text() == before
+    new_key(file, "second", None, "score", None)
+    touch(file, 1)
+    holder = keyring.holder(secret)
+    assert holder is not None
+    assert (holder.name, holder.role, holder.per_minute) == ("workers", "admin", None)
+    assert Keyring(file).holder(secret) is None
+
+
 @pytest.mark.parametrize("spoilt", ["no toml", "", 'keys = "x"', "[[keys]]\nname = 5"])
 def test_a_file_that_is_spoilt_later_leaves_the_keys_as_they_were(spoilt: str, file: Path):
     secret = new_key(file, "ci", None, "score", None)

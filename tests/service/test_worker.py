@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from loadtests.drills.site import free_port
+from service.keys import new_key
 
 from .test_gateway_process import alive, answers, command, environment, eventually
 
@@ -29,6 +30,8 @@ class Site:
     folder: Path
     port: int
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict[str, str])
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def url(self) -> str:
@@ -43,7 +46,7 @@ class Site:
         return self._start("worker")
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        settings = {"WORKER__GATEWAY_URL": self.url, "JOBS__LEASE_S": "1"}
+        settings = {"WORKER__GATEWAY_URL": self.url, "JOBS__LEASE_S": "1"} | self.settings
         with (self.folder / "said").open("ab") as errors:
             process = subprocess.Popen(
                 command(*arguments), env=environment(self.folder, **settings), stderr=errors
@@ -65,20 +68,21 @@ class Site:
         answer = httpx.post(
             f"{self.url}/jobs",
             content="\n".join(lines),
-            headers={"content-type": "application/x-ndjson"},
+            headers={"content-type": "application/x-ndjson"} | self.headers,
             timeout=60,
         )
         assert answer.status_code == 202, answer.text
         return answer.json()["id"]
 
     def status(self, job: str) -> dict[str, Any]:
-        return httpx.get(f"{self.url}/jobs/{job}", timeout=60).json()
+        return httpx.get(f"{self.url}/jobs/{job}", headers=self.headers, timeout=60).json()
 
     def has_done(self, job: str, count: int) -> bool:
         return eventually(lambda: self.status(job)["counts"]["ok"] >= count, LONG_S)
 
     def results(self, job: str) -> list[dict[str, Any]]:
-        answer = httpx.get(f"{self.url}/jobs/{job}/results", timeout=LONG_S)
+        url = f"{self.url}/jobs/{job}/results"
+        answer = httpx.get(url, headers=self.headers, timeout=LONG_S)
         return [json.loads(line) for line in answer.text.splitlines()]
 
 
@@ -153,6 +157,18 @@ def test_workers_beside_a_gateway_start_and_stop_with_it_and_are_replaced(site: 
     gateway.send_signal(signal.SIGTERM)
     assert gateway.wait(60) == 0
     assert not any(alive(worker) for worker in running)
+    assert not site.failed()
+
+
+def test_workers_beside_a_gateway_with_keys_are_let_in(site: Site):
+    keys = site.folder / "keys.toml"
+    secret = new_key(keys, "team", None, "score", None)
+    site.settings["API_KEYS_FILE"] = str(keys)
+    site.headers["authorization"] = f"Bearer {secret}"
+    site.gateway("--workers", "1")
+    job = site.send(5)
+    assert site.has_done(job, 5)
+    assert secret not in site.said()
     assert not site.failed()
 
 

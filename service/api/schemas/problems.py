@@ -13,7 +13,12 @@ class FieldError(Answer):
 
 
 class Problem(Answer):
-    """An RFC 9457 problem document."""
+    """An RFC 9457 problem document.
+
+    Attributes:
+        retry_after_s: seconds until it is worth asking again, as in the `Retry-After` header, which
+            a line of a batch or of a job does not have.
+    """
 
     type: str
     title: str
@@ -21,6 +26,7 @@ class Problem(Answer):
     detail: str
     code: str
     request_id: str
+    retry_after_s: int | None = None
     errors: tuple[FieldError, ...] | None = None
 
 

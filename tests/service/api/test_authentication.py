@@ -53,6 +53,11 @@ async def test_probes_and_pages_need_no_key(path: str, guarded):
     assert (await guarded.client.get(path)).status_code == 200
 
 
+async def test_who_opens_the_address_alone_is_led_to_what_can_be_asked(guarded):
+    answer = await guarded.client.get("/", follow_redirects=True)
+    assert (answer.status_code, answer.url.path) == (200, "/docs")
+
+
 @pytest.mark.parametrize(
     "header",
     [

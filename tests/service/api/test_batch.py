@@ -90,6 +90,7 @@ async def test_answers_come_as_they_are_finished_and_not_in_the_order_of_the_lin
         (ndjson(line(1)) + b"\n\n" + ndjson(line(2)), ["n1", "n2"]),
         (ndjson(line(1)).replace(b"\n", b"\r\n") * 2, ["n1", "n1"]),
         (b"  " + ndjson(line(1)), ["n1"]),
+        (b"\xef\xbb\xbf" + ndjson(line(1)), ["n1"]),
     ],
     ids=[
         "nothing",
@@ -98,6 +99,7 @@ async def test_answers_come_as_they_are_finished_and_not_in_the_order_of_the_lin
         "blank lines between",
         "crlf",
         "indented",
+        "a byte order mark",
     ],
 )
 async def test_blank_lines_and_a_missing_last_newline_do_no_harm(
@@ -301,3 +303,4 @@ async def test_lines_begun_before_draining_are_finished_and_later_ones_told(star
     assert sorted(a["id"] for a in answers if "error" not in a) == ["n0", "n1"]
     assert {a["error"]["code"] for a in answers if "error" in a} == {"draining"}
     assert sorted(a["id"] for a in answers if "error" in a) == ["n2", "n3", "n4", "n5"]
+    assert {a["error"]["retry_after_s"] for a in answers if "error" in a} == {5}

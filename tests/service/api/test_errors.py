@@ -67,7 +67,9 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
-    assert set(problem) - {"errors"} == {
+    retry_after_s = problem.get("retry_after_s")
+    assert answer.headers.get("retry-after") == (retry_after_s and str(retry_after_s))
+    assert set(problem) - {"errors", "retry_after_s"} == {
         "type",
         "title",
         "status",
@@ -408,7 +410,7 @@ async def test_more_pictures_than_the_release_takes_are_refused_unseen(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/scores"), ("POST", "/"), ("PUT", "/score/1"), ("GET", "//score")]
+    ("method", "path"), [("GET", "/scores"), ("PUT", "/score/1"), ("GET", "/score//")]
 )
 async def test_an_unknown_path_is_not_found(method: str, path: str, shared_gateway):
     answer = await shared_gateway.client.request(method, path)

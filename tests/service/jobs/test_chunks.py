@@ -34,6 +34,14 @@ async def test_lines_are_the_same_wherever_the_upload_is_cut(size: int):
     assert chunk == [Line(1, b'{"a": 1}'), Line(4, b'{"b": 2}'), Line(5, b"last")]
 
 
+@pytest.mark.parametrize("size", [1, 2, 1000])
+async def test_a_byte_order_mark_is_no_part_of_the_first_line_and_of_any_other(size: int):
+    mark = b"\xef\xbb\xbf"
+    [chunk] = await chunks_of(mark + b"{}\n" + mark + b"{}", size)
+    assert chunk == [Line(1, b"{}"), Line(2, mark + b"{}")]
+    assert await chunks_of(mark + b"\n", size) == []
+
+
 @pytest.mark.parametrize("data", [b"", b"\n", b"\n \r\n\t\n"])
 async def test_nothing_but_blank_lines_is_nothing(data: bytes):
     assert await chunks_of(data) == []
