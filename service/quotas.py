@@ -42,22 +42,23 @@ class Quotas:
         finally:
             self._at_once[key.name] -= 1
 
-    async def spend(self, key: ApiKey | None) -> None:
-        """Counts one judgement.
+    async def spend(self, key: ApiKey | None, judgements: int = 1) -> None:
+        """Counts judgements that are asked for.
 
         Raises:
             RateLimited: the key has asked for as many in this minute as it may.
         """
-        if key is None or key.per_minute is None:
+        if key is None or key.per_minute is None or judgements == 0:
             return
         minute, second = divmod(int(time.time()), _MINUTE_S)
         if minute != self._minute:
             self._minute = minute
             self._asked.clear()
-        self._asked[key.name] += 1
+        self._asked[key.name] += judgements
         over = self._asked[key.name] > key.per_minute
         if not over:  # one that is over here is not worth asking about
-            everywhere = await self._store.count(f"quota:{key.name}:{minute}", 2 * _MINUTE_S)
+            counted = f"quota:{key.name}:{minute}"
+            everywhere = await self._store.count(counted, judgements, 2 * _MINUTE_S)
             over = everywhere is not None and everywhere > key.per_minute
         if over:
             raise RateLimited(

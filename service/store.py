@@ -272,11 +272,11 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             self._unavailable(error)
 
-    async def count(self, key: str, ttl_s: int) -> int | None:
-        """How often this has been asked about `key`, this time included; None: nobody knows."""
+    async def count(self, key: str, amount: int, ttl_s: int) -> int | None:
+        """The sum of all amounts under `key`, this one included; None: nobody knows."""
         try:
             async with self._redis.pipeline(transaction=False) as both:
-                both.incr(f"{_PREFIX}:{key}")
+                both.incrby(f"{_PREFIX}:{key}", amount)
                 both.expire(f"{_PREFIX}:{key}", ttl_s)
                 counted, _ = await both.execute()
             self._answered()

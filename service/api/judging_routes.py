@@ -7,6 +7,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Request, Response
 
 from service.api.answering import answered
+from service.api.authentication import key_of
 from service.api.gateway import Serving, gateway_of
 from service.api.intake import received
 from service.api.openapi import takes
@@ -80,6 +81,7 @@ async def rank(request: Request) -> Response:
     """
     gateway = gateway_of(request)
     asked = await received(request, RankRequest)
+    await gateway.quotas.spend(key_of(request), len(asked.responses) - 1)
 
     serving = await gateway.chosen(request, asked.question, asked.run_id)
 

@@ -154,7 +154,7 @@ async def test_a_redis_that_three_have_waited_for_in_vain_is_not_asked_for_a_whi
         os.kill(process, signal.SIGCONT)
     assert await store.judgement("f:abc") is None
     assert await store.claim("f:abc", "token", 5) is None
-    assert await store.count("quota:a", 5) is None
+    assert await store.count("quota:a", 1, 5) is None
     assert (await store.record(RUBRIC.id)).opinions == 0
     await store.keep_judgement("f:abc", {"preferred": 2})
     assert cached(metrics, "unavailable") == 8

@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from pydantic import RootModel
 
+from service.api.authentication import key_of
 from service.api.dialects.contract import Dialect
 from service.api.gateway import RELEASE_HEADER, gateway_of
 from service.api.intake import received, unless_gone
@@ -55,6 +56,7 @@ def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect]) -> None:
         dialect = next((one for one in dialects if one.speaks(body)), None)
         if dialect is None:
             raise InvalidRequest("this is a request of no dialect that is switched on here")
+        await gateway.quotas.spend(key_of(request), dialect.judgements(body) - 1)
         found = await unless_gone(request, dialect.answer(gateway, body))
         request.scope["state"]["outcome"] = "ok"
         release = gateway.release.config

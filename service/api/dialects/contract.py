@@ -40,6 +40,11 @@ class Dialect(ABC):
         """Whether a request at this path is of this dialect."""
         return True
 
+    def judgements(self, body: Mapping[str, Any]) -> int:
+        """How many are asked for: one for each rollout, where there is a list of them."""
+        rollouts = body.get("query")
+        return max(1, len(rollouts)) if isinstance(rollouts, list) else 1
+
     @abstractmethod
     async def answer(self, gateway: Gateway, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer in the dialect's shape.

@@ -156,6 +156,29 @@ async def test_the_lines_of_a_batch_count_one_each(guarded, keys: dict[str, str]
     assert len(limited) in (2, 3, 4)  # 4 but for a minute that ended in between
 
 
+async def test_a_ranking_and_a_dialects_rollouts_count_one_for_each_response(
+    start_gateway, keys_file: Path, keys: dict[str, str]
+):
+    gateway = await start_gateway(api_keys_file=keys_file, dialects=("openrlhf",))
+    sent = {"authorization": f"Bearer {keys['few']}"}  # 2 a minute
+    three = ["One.", "Two.", "Three."]
+    label = json.dumps({"question": "How many?", "reference": "Four."})
+    for path, body in {
+        "/rank": {"question": "How many?", "responses": three},
+        "/get_reward": {
+            "query": [f"How many? {one}" for one in three],
+            "prompts": ["How many?"] * 3,
+            "labels": [label] * 3,
+        },
+    }.items():
+        answer = await gateway.client.post(path, json=body, headers=sent)
+        assert answer.json()["code"] == "rate_limited"
+        other = {"authorization": f"Bearer {keys['ours']}"}
+        unbounded = await gateway.client.post(path, json=body, headers=other)
+        assert unbounded.status_code == 200, unbounded.text
+    assert gateway.engine.requests
+
+
 async def test_quotas_hold_over_all_gateways(start_gateway, keys_file: Path, keys: dict[str, str]):
     gateways = [await start_gateway(api_keys_file=keys_file) for _ in range(2)]
     sent = {"authorization": f"Bearer {keys['few']}"}
