@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import httpx
@@ -17,6 +17,7 @@ from loadtests.drills.site import eventually
 _LONGEST_S = 3600.0
 _MOST_CASES = 256
 _SHOWN = 5
+_SENT_AT_ONCE = 256
 
 
 class Front(Protocol):
@@ -43,8 +44,8 @@ def job_lines(count: int) -> list[bytes]:
     ]
 
 
-def sent_job(gateway: Front, lines: Sequence[bytes]) -> str:
-    """Sends a job; its id.
+def sent_job(gateway: Front, lines: Iterable[bytes]) -> str:
+    """Sends a job, its lines as they are made; its id.
 
     Raises:
         DrillFailed: it was not taken.
@@ -55,14 +56,21 @@ def sent_job(gateway: Front, lines: Sequence[bytes]) -> str:
     return answer.json()["id"]
 
 
-def offered_job(gateway: Front, lines: Sequence[bytes]) -> httpx.Response:
+def offered_job(gateway: Front, lines: Iterable[bytes]) -> httpx.Response:
     """What the gateway says to a job."""
     return httpx.post(
         f"{gateway.url}/jobs",
-        content=b"\n".join(lines),
+        content=_pieces(lines),
         headers={"content-type": "application/x-ndjson", **gateway.headers},
         timeout=600,
     )
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """An upload, some lines at a time."""
+    left = iter(lines)
+    while some := list(itertools.islice(left, _SENT_AT_ONCE)):
+        yield b"".join(line + b"\n" for line in some)
 
 
 def status(gateway: Front, job: str) -> dict[str, Any] | None:

@@ -13,7 +13,9 @@ from loadtests.drills.running import carried_out, objectives
 SMALLEST = Scale(1e-6)
 
 
-@pytest.mark.parametrize("name", ["overload", "abandoned", "job-deaths", "slow-bodies", "draining"])
+@pytest.mark.parametrize(
+    "name", ["overload", "abandoned", "job-deaths", "slow-bodies", "draining", "long-job"]
+)
 def test_a_small_drill_loses_nothing(name: str):
     with warnings.catch_warnings():
         # httpcore leaves the socket of a call that is cancelled while it connects to be collected.
