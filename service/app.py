@@ -186,7 +186,7 @@ def _build_engine(release: Release, role: Role, settings: Settings, metrics: Met
     from service.engines.vllm_inprocess import VllmEngine
 
     prepare_environment(settings.vllm)
-    return VllmEngine(release, role, settings.vllm, metrics)
+    return VllmEngine(release, role, settings.vllm, metrics, patience_s=settings.engine_patience_s)
 
 
 async def _start(

@@ -28,6 +28,22 @@ async def together(works: Iterable[Coroutine[None, None, Result]]) -> list[Resul
     return [task.result() for task in tasks]
 
 
+async def unless(
+    happens: asyncio.Event, work: Coroutine[None, None, Result], error: Exception
+) -> Result:
+    """The work's result, or the error as soon as that happens; the work is then cancelled."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(happens.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise error
+        return working.result()
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
+
+
 def stop_if_cancelled() -> None:
     """Ends the current task if it was cancelled inside a library that swallowed it.
 

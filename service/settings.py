@@ -363,6 +363,14 @@ class Settings(BaseSettings):
     engine_api_key: SecretStr | None = Field(
         default=None, description="of those servers: what they ask for, and a gateway sends"
     )
+    engine_patience_s: float = Field(
+        default=60.0,
+        gt=0,
+        description=(
+            "without anything from an engine that has work until it is asked for one token, and "
+            "then for that; it is started again, or a server avoided, when none comes"
+        ),
+    )
     preload: Annotated[tuple[RoleName, ...], NoDecode] = Field(
         default=("judge",),
         description="roles whose engines start with the gateway; the proxy else on first use",

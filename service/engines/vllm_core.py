@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import structlog
 
+from models.prompts import FilledPrompt
 from models.release import Role
 from models.release_checks import check_role
+from service.concurrency import unless
 from service.engines.contract import Generation, GenerationRequest, LabelLogprobs
+from service.engines.progress import Progress
 from service.engines.vllm_common import FEWEST_ANSWER_TOKENS, PRIORITIES, probe, surprisal
 from service.engines.vllm_rendering import PromptRenderer
 from service.errors import ContextExceeded, EngineUnavailable
@@ -22,15 +26,25 @@ _log = structlog.get_logger(__name__)
 
 
 class VllmCore:
-    """A judge or proxy, loaded and checked. Once `dead`, it stays so."""
+    """A judge or proxy, loaded and checked. Once `dead`, it stays so.
 
-    def __init__(self, llm: AsyncLLM, labels: tuple[int, int]) -> None:
+    Attributes:
+        progress: of its work.
+    """
+
+    def __init__(
+        self, llm: AsyncLLM, labels: tuple[int, int], first: FilledPrompt, patience_s: float
+    ) -> None:
         self._llm = llm
         self._labels = labels
+        self._first = first
+        self._lost = asyncio.Event()
+        self.progress = Progress(self.ask_first, patience_s)
+        _tell_of_outputs(llm, self.progress.moved)
         self._renderer = PromptRenderer(llm.renderer, llm.vllm_config)
 
     @classmethod
-    async def checked(cls, llm: AsyncLLM, role: Role) -> VllmCore:
+    async def checked(cls, llm: AsyncLLM, role: Role, patience_s: float) -> VllmCore:
         """Checks the role on the freshly started engine and makes a first forward pass.
 
         Raises:
@@ -40,8 +54,8 @@ class VllmCore:
         # Profiling at start-up leaves entries that only one side of the multimodal cache knows.
         await llm.reset_mm_cache()
         labels = await check_role(role, PromptRenderer(llm.renderer, llm.vllm_config))
-        core = cls(llm, labels)
-        await core.generate(GenerationRequest(probe(role), max_tokens=1, read_labels=True))
+        core = cls(llm, labels, probe(role), patience_s)
+        await core.ask_first()
         return core
 
     @property
@@ -49,8 +63,21 @@ class VllmCore:
         """Whether the core process is gone."""
         return self._llm.errored
 
+    def give_up(self) -> None:
+        """Fails everything that waits for it: it will not answer any more."""
+        self._lost.set()
+
+    async def ask_first(self) -> None:
+        """One token, the least that it can be asked for."""
+        await self._generate(GenerationRequest(self._first, max_tokens=1, read_labels=True))
+
     async def generate(self, request: GenerationRequest) -> Generation:
         """`Engine.generate` on this core."""
+        with self.progress.generating():
+            lost = EngineUnavailable("the engine stopped working on this request")
+            return await unless(self._lost, self._generate(request), lost)
+
+    async def _generate(self, request: GenerationRequest) -> Generation:
         rendered = await _translated(self._renderer.render(request.prompt, request.prefill))
         context = self._renderer.context_tokens
         room = context - len(rendered["prompt_token_ids"])
@@ -114,6 +141,22 @@ class VllmCore:
     def _label_logprobs(self, found: Any) -> LabelLogprobs:
         first, second = self._labels
         return LabelLogprobs(found[first].logprob, found[second].logprob)
+
+
+def _tell_of_outputs(llm: AsyncLLM, moved: Callable[[], None]) -> None:
+    """Calls `moved` for every step of which something comes, a generation's end or not.
+
+    vLLM's own loggers of statistics would tell as much, but not of two engines in one process.
+    """
+    processor: Any = llm.output_processor
+    process = processor.process_outputs
+
+    def process_and_tell(outputs: Any, *arguments: Any, **named: Any) -> Any:
+        if outputs:
+            moved()
+        return process(outputs, *arguments, **named)
+
+    processor.process_outputs = process_and_tell
 
 
 async def _translated(work: Awaitable[Any]) -> Any:

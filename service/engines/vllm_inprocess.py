@@ -1,8 +1,9 @@
 """vLLM in this process: rendering and scheduling here, the model in vLLM's own core process.
 
-The core may die (out of memory, a driver fault, kill -9). Then every running
-generation fails with `EngineUnavailable` and a supervisor starts a new core;
-the gateway itself lives on. Judge and proxy are an engine each, with a core each.
+The core may die (out of memory, a driver fault, kill -9), or live and do nothing.
+Then every running generation fails with `EngineUnavailable` and a supervisor
+starts a new core; the gateway itself lives on. Judge and proxy are an engine
+each, with a core each.
 """
 
 from __future__ import annotations
@@ -40,13 +41,24 @@ _STARTS = asyncio.Lock()  # one at a time: each measures what memory is free and
 
 
 class VllmEngine(Engine):
-    """One role of a release in vLLM, started again whenever its core process dies."""
+    """One role of a release in vLLM, started again whenever its core process dies or hangs.
+
+    Args:
+        patience_s: how long nothing may come of its work; see `Progress`.
+    """
 
     def __init__(
-        self, release: Release, role: Role, settings: VllmSettings, metrics: Metrics
+        self,
+        release: Release,
+        role: Role,
+        settings: VllmSettings,
+        metrics: Metrics,
+        *,
+        patience_s: float,
     ) -> None:
         self._release = release
         self._role = role
+        self._patience_s = patience_s
         self._settings = settings
         self._died = metrics.engine_deaths.labels(role.name).inc
         self._state: EngineState = "stopped"
@@ -110,18 +122,27 @@ class VllmEngine(Engine):
             async with _running_llm(
                 partial(_start_llm, self._release, self._role, self._settings)
             ) as llm:
-                core = await VllmCore.checked(llm, self._role)
+                core = await VllmCore.checked(llm, self._role, self._patience_s)
                 self._core, self._state = core, "ready"
                 _log.info(
                     "engine ready", role=self._role.name, seconds=round(time.monotonic() - began, 1)
                 )
-                while not core.dead:  # noqa: ASYNC110 - vLLM sets a flag and nothing else
-                    await asyncio.sleep(_HEALTH_EVERY_S)
+                end = await _end_of(core)
                 self._state = "down"
                 self._died()
-                _log.error("engine died; starting a new one", role=self._role.name)
+                _log.error(f"engine {end}; starting a new one", role=self._role.name)
+                core.give_up()
         finally:
             self._core = None
+
+
+async def _end_of(core: VllmCore) -> str:
+    """Waits until the core does not work any more; what became of it."""
+    while not core.dead:
+        if await core.progress.stalled():
+            return "hangs"
+        await asyncio.sleep(_HEALTH_EVERY_S)
+    return "died"
 
 
 def _start_llm(release: Release, role: Role, settings: VllmSettings) -> AsyncLLM:

@@ -54,10 +54,10 @@ class LiveGateway:
         """Every process that the gateway has started, and theirs."""
         return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
 
-    def engine_pid(self) -> int:
-        """The engine core's process, found by its title."""
+    def engine_pid(self, title: str = "EngineCore") -> int:
+        """The process of the engine that has this in its title."""
         titles = {pid: " ".join(psutil.Process(pid).cmdline()) for pid in self.descendants()}
-        (found,) = [pid for pid, title in titles.items() if "EngineCore" in title]
+        (found,) = [pid for pid, name in titles.items() if title in name]
         return found
 
 

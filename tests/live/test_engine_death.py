@@ -39,6 +39,26 @@ def test_calls_fail_typed_and_the_engine_comes_back(tmp_path: Path) -> None:
         gateway.process.kill()
 
 
+def test_an_engine_that_hangs_is_replaced_and_its_calls_fail_typed(tmp_path: Path) -> None:
+    gateway = start_gateway(tmp_path, PROXY_GRM_ENGINE_PATIENCE_S="3")
+    try:
+        gateway.wait_until_ready()
+        hung = gateway.engine_pid("Worker")
+        os.kill(hung, signal.SIGSTOP)
+        body = toy_body(2, cache="bypass") | {"timeout_s": 600}
+        answer = httpx.post(f"{gateway.url}/score", json=body, timeout=600)
+        assert (answer.status_code, answer.json()["code"]) == (503, "engine_unavailable")
+        assert gateway.metric("proxy_grm_engine_deaths_total") == 1
+        gateway.wait_until_ready()
+        assert gone({hung}, within_s=30)
+        answer = httpx.post(f"{gateway.url}/score", json=body, timeout=600)
+        assert answer.json()["status"] == "ok"
+        assert "engine hangs" in gateway.log.read_text()
+    finally:
+        gateway.process.kill()
+        gateway.process.wait()
+
+
 def gone(pids: set[int], within_s: float) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.concurrency import stop_if_cancelled, together
+from service.concurrency import stop_if_cancelled, together, unless
 
 pytestmark = pytest.mark.anyio
 
@@ -92,3 +92,50 @@ async def test_a_failure_leaves_no_mark_of_a_cancellation_behind():
     with pytest.raises(ValueError, match="no"):
         await together([fail(), asyncio.sleep(60)])
     stop_if_cancelled()  # does not
+
+
+async def test_work_is_ended_by_what_happens_first():
+    happens, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    asking = asyncio.create_task(unless(happens, endless(), LookupError("lost")))
+    await asyncio.sleep(0)
+    happens.set()
+    with pytest.raises(LookupError, match="lost"):
+        await asking
+    assert ended.is_set()
+
+
+async def test_work_that_is_done_before_keeps_its_result_and_its_error():
+    async def done() -> int:
+        return 7
+
+    async def failed() -> int:
+        raise KeyError("own")
+
+    happens = asyncio.Event()
+    assert await unless(happens, done(), LookupError()) == 7
+    with pytest.raises(KeyError, match="own"):
+        await unless(happens, failed(), LookupError())
+
+
+async def test_a_caller_that_leaves_ends_the_work():
+    ended = asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    asking = asyncio.create_task(unless(asyncio.Event(), endless(), LookupError()))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert ended.is_set()
