@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 _ITEM = re.compile(
     r"""^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]++     # "1." "1)" "-" "*" "•"
@@ -13,6 +14,8 @@ _ITEM = re.compile(
         [ \t*_]*(?:[:\-–—][ \t]*)?(?P<description>[^\n]*)$""",
     re.MULTILINE | re.VERBOSE,
 )
+MOST_CRITERIA = 64
+"""Listed of one rubric. A text of nothing but short ones would be seven times as long as a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +52,27 @@ class Rubric:
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
-        """The criteria that could be read, weights normalised to 1; empty where none could."""
+        """The criteria that could be read, weights normalised to 1; empty where none could.
+
+        Empty as well where there are more than `MOST_CRITERIA`.
+        """
         return read_criteria(self.text)
 
 
 def read_criteria(text: str) -> tuple[Criterion, ...]:
     """Reads numbered or bulleted lines that carry a weight in percent.
 
-    A best effort: a text without such lines, or whose weights add up to
-    nothing, has no criteria and stays a usable rubric.
+    A best effort: a text without such lines, with more than `MOST_CRITERIA` of them, or whose
+    weights add up to nothing, has no criteria and stays a usable rubric.
     """
-    found = [
+    items = (
         (match["name"].strip(" *_([:-–—"), match["description"].strip(), float(match["weight"]))
         for match in _ITEM.finditer(text)
         if match["name"].strip(" *_([:-–—")
-    ]
+    )
+    found = [*islice(items, MOST_CRITERIA + 1)]
     total = sum(weight for _, _, weight in found)
-    if total <= 0:
+    if total <= 0 or len(found) > MOST_CRITERIA:
         return ()
     return tuple(
         Criterion(name, description, weight / total) for name, description, weight in found
