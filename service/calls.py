@@ -76,7 +76,7 @@ class Calls:
         metrics: Metrics,
         limits: LimitSettings,
     ) -> None:
-        self._most_images = config.images.maximum
+        self._config = config
         self._images = images
         self._store = store
         self._admission = admission
@@ -90,7 +90,7 @@ class Calls:
         Raises:
             InvalidRequest, PayloadTooLarge, Overloaded, Draining, DeadlineExceeded
         """
-        self._check(call)
+        check_sizes(call, self._config, self._limits)
         timing = Timing()
         try:
             async with (
@@ -131,17 +131,23 @@ class Calls:
         timing.image_s = time.monotonic() - began
         return Comparison(call.question, (call.responses[0], call.responses[1]), tuple(images))
 
-    def _check(self, call: Call) -> None:
-        if len(call.images) > self._most_images:
-            raise InvalidRequest(
-                f"{len(call.images)} images; this release takes at most {self._most_images}"
+
+def check_sizes(call: Call, config: ReleaseConfig, limits: LimitSettings) -> None:
+    """Refuses what is larger than is read.
+
+    Raises:
+        InvalidRequest: more pictures than the release takes.
+        PayloadTooLarge: a text is too long.
+    """
+    if len(call.images) > config.images.maximum:
+        raise InvalidRequest(
+            f"{len(call.images)} images; this release takes at most {config.images.maximum}"
+        )
+    given = call.rubric.text if call.rubric is not None else None
+    texts = {"question": call.question, "rubric.text": given or ""}
+    texts |= {f"responses[{n}]": text for n, text in enumerate(call.responses)}
+    for name, text in texts.items():
+        if len(text) > limits.text_characters:
+            raise PayloadTooLarge(
+                f"{name} has {len(text)} characters; at most {limits.text_characters} are read"
             )
-        given = call.rubric.text if call.rubric is not None else None
-        texts = {"question": call.question, "rubric.text": given or ""}
-        texts |= {f"responses[{n}]": text for n, text in enumerate(call.responses)}
-        for name, text in texts.items():
-            if len(text) > self._limits.text_characters:
-                raise PayloadTooLarge(
-                    f"{name} has {len(text)} characters; "
-                    f"at most {self._limits.text_characters} are read"
-                )

@@ -98,6 +98,7 @@ class RequestInvalid(InvalidRequest):
 _WORDS = {
     "extra_forbidden": "this field is not known",
     "missing": "this is required",
+    "model_type": "this is no JSON object",
     "too_long": "at most {max_length} are possible, these are {actual_length}",
     "too_short": "at least {min_length} are needed, these are {actual_length}",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from service.api.authentication import key_of
 from service.api.errors import ClientGone
 from service.api.gateway import gateway_of
 from service.api.middleware import HEADERS, HELD_BODY
-from service.api.parsing import Model, parsed
+from service.api.parsing import Model, read_by
 from service.errors import DeadlineExceeded, PayloadTooLarge
 
 Result = TypeVar("Result")
@@ -35,17 +35,27 @@ async def received(request: Request, model: type[Model]) -> Model:
         RateLimited, Overloaded, Draining: before it is read.
         PayloadTooLarge, DeadlineExceeded: while it is read.
     """
+    return await received_by(request, model.model_validate_json)
+
+
+async def received_by(request: Request, reader: Callable[[bytes], Result]) -> Result:
+    """What a reader makes of a body; see `read_by`.
+
+    Raises:
+        RequestInvalid, InvalidRequest, RateLimited, Overloaded, Draining, PayloadTooLarge,
+            DeadlineExceeded
+    """
     gateway = gateway_of(request)
     await gateway.quotas.spend(key_of(request))
     gateway.admission.check_room()
-    return await read(request, model, gateway.settings.limits.body_bytes)
+    return await read(request, reader, gateway.settings.limits.body_bytes)
 
 
-async def read(request: Request, model: type[Model], most_bytes: int) -> Model:
-    """The request that a body is, where nothing is judged before it is answered.
+async def read(request: Request, reader: Callable[[bytes], Result], most_bytes: int) -> Result:
+    """What a reader makes of a body, where nothing is judged before it is answered.
 
     Raises:
-        RequestInvalid: it is no JSON or does not fit the schema.
+        RequestInvalid, InvalidRequest: as the reader says.
         Overloaded, PayloadTooLarge, DeadlineExceeded: while it is read.
     """
     gateway = gateway_of(request)
@@ -64,7 +74,7 @@ async def read(request: Request, model: type[Model], most_bytes: int) -> Model:
     if "idempotency-key" in request.headers:
         digest = await asyncio.to_thread(hashlib.sha256, text)
         request.scope["state"][BODY_DIGEST] = digest.hexdigest()
-    return await parsed(gateway.pool, model, text)
+    return await read_by(gateway.pool, reader, text)
 
 
 async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes]:

@@ -79,7 +79,7 @@ async def cancel(request: Request, job_id: str) -> JobAnswer:
 
 
 async def _job_of_source(request: Request, gateway: Gateway) -> JobStatus:
-    asked = await read(request, JobRequest, _MOST_REQUEST_BYTES)
+    asked = await read(request, JobRequest.model_validate_json, _MOST_REQUEST_BYTES)
     # A worker opens it again and reads it; here the caller is told at once what is wrong with it.
     opened = await asyncio.to_thread(open_source, asked.source, gateway.settings.job_sources)
     await asyncio.to_thread(opened.file.close)

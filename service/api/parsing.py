@@ -7,43 +7,48 @@ it is also held to memory and CPU time: some texts take a hundred times their ow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from service.api.errors import Faults, RequestInvalid, faults_of
-from service.errors import PayloadTooLarge
-from service.process_pool import ProcessPool, TaskFailed
+from service.errors import InvalidRequest, PayloadTooLarge
+from service.process_pool import ProcessPool, Refused, TaskFailed
 
 Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
 
 _LIGHT_BYTES = 2 * 2**20
 _LIGHT_PARTS = 5000
 
 
-def parse(model: type[Model], text: bytes) -> Model:
-    """A JSON text as a request.
-
-    Raises:
-        RequestInvalid: it is no JSON or does not fit the schema.
-    """
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        raise RequestInvalid(faults_of(error)) from None
-
-
 async def parsed(pool: ProcessPool, model: type[Model], text: bytes) -> Model:
-    """The same, in a child process if it may take long.
+    """A JSON text as a request, in a child process if it may take long.
 
     Raises:
         RequestInvalid: it is no JSON or does not fit the schema.
         PayloadTooLarge: reading it takes more than a child process may.
     """
-    if _is_light(text):
-        return parse(model, text)
+    return await read_by(pool, model.model_validate_json, text)
+
+
+async def read_by(pool: ProcessPool, reader: Callable[[bytes], Result], text: bytes) -> Result:
+    """What a reader makes of a JSON text, in a child process if that may take long.
+
+    Args:
+        pool: of the child processes.
+        reader: can be pickled; raises `ValidationError`, or `Refused` with a reason.
+        text: not checked yet.
+
+    Raises:
+        RequestInvalid, InvalidRequest: as the reader says.
+        PayloadTooLarge: reading it takes more than a child process may.
+    """
     try:
-        found = await pool.run(_read, model, text)
+        found = _read(reader, text) if _is_light(text) else await pool.run(_read, reader, text)
+    except Refused as refused:
+        raise InvalidRequest(str(refused)) from None
     except TaskFailed:
         raise PayloadTooLarge("reading this takes more memory or time than it may") from None
     if isinstance(found, Faults):
@@ -57,8 +62,8 @@ def _is_light(text: bytes) -> bool:
     return sum(text.count(mark) for mark in (b",", b"[", b"{")) <= _LIGHT_PARTS
 
 
-def _read(model: type[Model], text: bytes) -> Model | Faults:
+def _read(reader: Callable[[bytes], Result], text: bytes) -> Result | Faults:
     try:
-        return model.model_validate_json(text)
+        return reader(text)
     except ValidationError as error:
         return faults_of(error)

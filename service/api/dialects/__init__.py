@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -17,8 +18,8 @@ from pydantic import RootModel
 from service.api.authentication import key_of
 from service.api.dialects.contract import Dialect
 from service.api.gateway import RELEASE_HEADER, gateway_of
-from service.api.intake import received, unless_gone
-from service.errors import InvalidRequest
+from service.api.intake import received_by, unless_gone
+from service.process_pool import Refused
 from service.settings import DialectName
 
 _PLACES: Mapping[DialectName, str] = {
@@ -43,21 +44,20 @@ def install_dialects(app: FastAPI, names: Sequence[DialectName]) -> None:
         _add_route(app, path, tuple(sharing))
 
 
-def load_dialect(name: DialectName) -> Dialect:
+def load_dialect(name: DialectName) -> Dialect[Any]:
     """A dialect by its name; imported only now."""
     module, _, kind = _PLACES[name].partition(":")
     return getattr(importlib.import_module(module), kind)()
 
 
-def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect]) -> None:
+def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect[Any]]) -> None:
+    reader = partial(_read, dialects)
+
     async def answer(request: Request) -> Response:
         gateway = gateway_of(request)
-        body = (await received(request, _Document)).root
-        dialect = next((one for one in dialects if one.speaks(body)), None)
-        if dialect is None:
-            raise InvalidRequest("this is a request of no dialect that is switched on here")
-        await gateway.quotas.spend(key_of(request), dialect.judgements(body) - 1)
-        found = await unless_gone(request, dialect.answer(gateway, body))
+        dialect, asked = await received_by(request, reader)
+        await gateway.quotas.spend(key_of(request), max(1, dialect.judgements(asked)) - 1)
+        found = await unless_gone(request, dialect.answer(gateway, asked))
         request.scope["state"]["outcome"] = "ok"
         release = gateway.release.config
         return Response(
@@ -70,3 +70,12 @@ def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect]) -> None:
     app.add_api_route(
         path, answer, methods=["POST"], tags=["dialects"], response_model=None, summary=names
     )
+
+
+def _read(dialects: Sequence[Dialect[Any]], text: bytes) -> tuple[Dialect[Any], Any]:
+    """Whose request a body is, and what it asks."""
+    body = _Document.model_validate_json(text).root
+    dialect = next((one for one in dialects if one.speaks(body)), None)
+    if dialect is None:
+        raise Refused("this is a request of no dialect that is switched on here")
+    return dialect, dialect.read(body)

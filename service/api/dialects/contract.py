@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from service.api.errors import RequestInvalid, faults_of
 from service.api.gateway import Gateway
-from service.errors import EngineUnavailable, InvalidRequest, Overloaded
-from service.images import GivenImage
+from service.api.schemas import ImageIn
+from service.calls import Call, check_sizes
+from service.concurrency import together
+from service.errors import DeadlineExceeded, EngineUnavailable, Overloaded
 
-Model = TypeVar("Model", bound=BaseModel)
+Asked = TypeVar("Asked")
 Result = TypeVar("Result")
 
+MOST_ROLLOUTS = 1024
 _PAUSE_S = 1.0
+
+Texts = Annotated[tuple[str, ...], Field(max_length=MOST_ROLLOUTS)]
+"""One for each rollout."""
 
 
 class Foreign(BaseModel):
@@ -27,7 +33,25 @@ class Foreign(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Dialect(ABC):
+def _as_ours(value: object) -> object:
+    """A picture as trainers send it, a URL, base64 or a data URI, as `/score` takes it."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith(("http://", "https://")):
+        return {"url": value}
+    if value.startswith("file:"):
+        raise ValueError("no files are read here; send base64")
+    # Some write data:image;base64, without a type; the file itself says what it is.
+    return {"data": value.partition(",")[2] if value.startswith("data:") else value}
+
+
+Picture = Annotated[ImageIn, BeforeValidator(_as_ours)]
+MaybePicture = Annotated[
+    Picture | None, BeforeValidator(lambda value: None if value == "" else value)
+]
+
+
+class Dialect(ABC, Generic[Asked]):
     """One public client's requests and answers.
 
     Attributes:
@@ -40,13 +64,21 @@ class Dialect(ABC):
         """Whether a request at this path is of this dialect."""
         return True
 
-    def judgements(self, body: Mapping[str, Any]) -> int:
-        """How many are asked for: one for each rollout, where there is a list of them."""
-        rollouts = body.get("query")
-        return max(1, len(rollouts)) if isinstance(rollouts, list) else 1
+    @abstractmethod
+    def read(self, body: Mapping[str, Any]) -> Asked:
+        """What is asked. A long body is read in a child process: it and what it is must travel.
+
+        Raises:
+            ValidationError: it is no request of this dialect.
+            Refused: the same, with a reason.
+        """
+
+    def judgements(self, asked: Asked) -> int:
+        """How many are asked for."""
+        return 1
 
     @abstractmethod
-    async def answer(self, gateway: Gateway, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def answer(self, gateway: Gateway, asked: Asked) -> dict[str, Any]:
         """The answer in the dialect's shape.
 
         Raises:
@@ -55,53 +87,47 @@ class Dialect(ABC):
         """
 
 
-def read(model: type[Model], body: Mapping[str, Any]) -> Model:
-    """A request in a dialect's shape.
+async def patiently(
+    gateway: Gateway,
+    calls: Sequence[Call],
+    judge: Callable[[Call], Awaitable[Result]],
+    within_s: float,
+) -> list[Result]:
+    """What comes of all calls: as many at a time as are judged at all.
 
-    Raises:
-        RequestInvalid: it is not.
-    """
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        raise RequestInvalid(faults_of(error)) from None
-
-
-async def patiently(work: Callable[[float], Awaitable[Result]], within_s: float) -> Result:
-    """Does the work, again where the queue is full or the engine away, while there is time.
-
-    Public clients turn a refusal into a reward, so they are kept waiting instead.
+    Each is made again where the queue is full or the engine away, while there is time: public
+    clients turn a refusal into a reward, so they are kept waiting instead.
 
     Args:
-        work: given the seconds that are left.
-        within_s: less than the client waits.
+        gateway: that judges.
+        calls: their own time does not matter.
+        judge: given a call that has the seconds that are left.
+        within_s: for all of them; less than the client waits.
 
     Raises:
-        ServiceError: of the last attempt.
+        InvalidRequest, PayloadTooLarge: one is too large; none has been judged.
+        ServiceError: of the last attempt at one.
     """
+    for call in calls:
+        check_sizes(call, gateway.release.config, gateway.settings.limits)
+    places = asyncio.Semaphore(gateway.settings.admission.running)
     ends = time.monotonic() + within_s
-    while True:
+
+    async def one(call: Call) -> Result:
+        async with places:
+            return await _again_and_again(call, judge, ends)
+
+    return await together(one(call) for call in calls)
+
+
+async def _again_and_again(
+    call: Call, judge: Callable[[Call], Awaitable[Result]], ends: float
+) -> Result:
+    while (left_s := ends - time.monotonic()) > 0:
         try:
-            return await work(ends - time.monotonic())
+            return await judge(replace(call, timeout_s=left_s))
         except (Overloaded, EngineUnavailable):
             if time.monotonic() + _PAUSE_S >= ends:
                 raise
             await asyncio.sleep(_PAUSE_S)
-
-
-def given_image(value: str | Mapping[str, Any]) -> GivenImage:
-    """A picture as trainers send it: a URL, base64 or a data URI; or as `/score` takes it.
-
-    Raises:
-        InvalidRequest: a file's path, or something else.
-    """
-    if isinstance(value, Mapping):
-        if len(value) != 1 or not value.keys() <= {"data", "url", "sha256"}:
-            raise InvalidRequest("images: give one of data, url and sha256")
-        return GivenImage(**{name: str(found) for name, found in value.items()})
-    if value.startswith(("http://", "https://")):
-        return GivenImage(url=value)
-    if value.startswith("file:"):
-        raise InvalidRequest("images: no files are read here; send base64")
-    # Some write data:image;base64, without a type; the file itself says what it is.
-    return GivenImage(data=value.partition(",")[2] if value.startswith("data:") else value)
+    raise DeadlineExceeded("not all of it was judged in the time for which this client waits")

@@ -6,20 +6,26 @@ client waits 180 s and asks five times.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import BeforeValidator, Field
+from pydantic_core import from_json
 from typing_extensions import override
 
-from service.api.dialects.contract import Dialect, Foreign, given_image, patiently, read
+from service.api.dialects.contract import (
+    MOST_ROLLOUTS,
+    Dialect,
+    Foreign,
+    Picture,
+    Texts,
+    patiently,
+)
 from service.api.dialects.transcripts import response_in
 from service.api.gateway import Gateway
+from service.api.schemas.requests import Response
 from service.calls import Call
-from service.concurrency import together
-from service.errors import InvalidRequest
-from service.scoring import Scored
+from service.process_pool import Refused
 
 _CLIENT_WAITS_S = 180.0
 _LEEWAY_S = 5.0
@@ -29,54 +35,60 @@ _ABSTAINED = 0.0
 
 class _Label(Foreign):
     question: str
-    reference: str
-    images: tuple[str | dict[str, Any], ...] = ()
+    reference: Response
+    images: Annotated[tuple[Picture, ...], Field(max_length=64)] = ()
+
+
+def _unwrapped(label: object) -> object:
+    """A label that may be a JSON text."""
+    if not isinstance(label, str):
+        return label
+    try:
+        return from_json(label)
+    except ValueError:
+        raise ValueError("no JSON with question, images and reference") from None
 
 
 class _Request(Foreign):
-    query: tuple[str, ...]
-    prompts: tuple[str, ...]
-    labels: tuple[str | dict[str, Any], ...]
+    query: Texts
+    prompts: Texts
+    labels: Annotated[
+        tuple[Annotated[_Label, BeforeValidator(_unwrapped)], ...], Field(max_length=MOST_ROLLOUTS)
+    ]
 
 
-class OpenRlhf(Dialect):
+class OpenRlhf(Dialect[tuple[Call | None, ...]]):
     """`labels` carry `{"question", "images", "reference"}` as JSON; the reward is 2 P - 1."""
 
     path: ClassVar[str] = "/get_reward"
 
     @override
-    async def answer(self, gateway: Gateway, body: Mapping[str, Any]) -> dict[str, Any]:
-        asked = read(_Request, body)
+    def read(self, body: Mapping[str, Any]) -> tuple[Call | None, ...]:
+        asked = _Request.model_validate(body)
         if not len(asked.query) == len(asked.prompts) == len(asked.labels):
-            raise InvalidRequest("query, prompts and labels: one of each for every rollout")
-        calls = [_call(*one) for one in zip(asked.query, asked.prompts, asked.labels, strict=True)]
-        found = await together(_probability(gateway, call) for call in calls)
+            raise Refused("query, prompts and labels: one of each for every rollout")
+        rollouts = zip(asked.query, asked.prompts, asked.labels, strict=True)
+        return tuple(_call(*rollout) for rollout in rollouts)
+
+    @override
+    def judgements(self, asked: tuple[Call | None, ...]) -> int:
+        return len(asked)
+
+    @override
+    async def answer(self, gateway: Gateway, asked: tuple[Call | None, ...]) -> dict[str, Any]:
+        calls = [call for call in asked if call is not None]
+        scored = await patiently(gateway, calls, gateway.scoring.score, _CLIENT_WAITS_S - _LEEWAY_S)
+        told = iter(scored)
+        found = [None if call is None else next(told).judgement.probability for call in asked]
         rewards = [_ABSTAINED if one is None else 2 * one - 1 for one in found]
         scores = [(reward + 1) / 2 for reward in rewards]
         failed = [float(one is None) for one in found]
         return {"rewards": rewards, "scores": scores, "extra_logs": {"failed": failed}}
 
 
-def _call(query: str, prompt: str, label: str | dict[str, Any]) -> Call | None:
+def _call(query: str, prompt: str, label: _Label) -> Call | None:
     """What is asked about a rollout; nothing of one that says nothing."""
-    try:
-        asked = read(_Label, json.loads(label) if isinstance(label, str) else label)
-    except (ValueError, RecursionError):
-        raise InvalidRequest("labels: no JSON with question, images and reference") from None
-    if not asked.reference.strip():
-        raise InvalidRequest("labels: the reference is empty")
     if not (said := response_in(query, prompt)):
         return None
-    responses = (said, asked.reference)
-    return Call(asked.question, responses, tuple(given_image(image) for image in asked.images))
-
-
-async def _probability(gateway: Gateway, call: Call | None) -> float | None:
-    """P(the rollout is better); None for an abstention."""
-    if call is None:
-        return None
-
-    async def score(left_s: float) -> Scored:
-        return await gateway.scoring.score(replace(call, timeout_s=left_s))
-
-    return (await patiently(score, _CLIENT_WAITS_S - _LEEWAY_S)).judgement.probability
+    images = tuple(image.given() for image in label.images)
+    return Call(label.question, (said, label.reference), images)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from typing_extensions import override
 
 from models.comparison import Position
-from service.api.dialects.contract import Dialect, Foreign, given_image, patiently, read
+from service.api.dialects.contract import Dialect, Foreign, MaybePicture, patiently
 from service.api.gateway import Gateway
 from service.calls import Call, GivenRubric
-from service.errors import Abstained, InvalidRequest
+from service.errors import Abstained
+from service.process_pool import Refused
 from service.verifying import Verified
 
 _CLIENT_WAITS_S = 120.0
@@ -30,11 +33,17 @@ class _Request(Foreign):
     chosen: str
     rejected: str
     rubric: str
-    answer: str | int
-    image: str | None = None
+    answer: str | Annotated[int, Field(strict=True, ge=1, le=2)]
+    image: MaybePicture = None
 
 
-class ProxyGrm(Dialect):
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    call: Call
+    label: Position
+
+
+class ProxyGrm(Dialect[_Asked]):
     """`chosen` and `rejected` are positions 1 and 2, whichever is better; `answer` says that."""
 
     path: ClassVar[str] = "/get_reward_mllm"
@@ -44,18 +53,19 @@ class ProxyGrm(Dialect):
         return "query" not in body
 
     @override
-    async def answer(self, gateway: Gateway, body: Mapping[str, Any]) -> dict[str, Any]:
-        asked = read(_Request, body)
-        label = _label(str(asked.answer))
-        images = (given_image(asked.image),) if asked.image else ()
+    def read(self, body: Mapping[str, Any]) -> _Asked:
+        asked = _Request.model_validate(body)
+        images = (asked.image.given(),) if asked.image is not None else ()
         rubric = GivenRubric(_without_verdict(asked.rubric))
+        call = Call(asked.question, (asked.chosen, asked.rejected), images, rubric)
+        return _Asked(call, _label(str(asked.answer)))
 
-        async def verify(left_s: float) -> Verified:
-            responses = (asked.chosen, asked.rejected)
-            call = Call(asked.question, responses, images, rubric, timeout_s=left_s)
-            return await gateway.verifying.verify(call, label)
+    @override
+    async def answer(self, gateway: Gateway, asked: _Asked) -> dict[str, Any]:
+        async def verify(call: Call) -> Verified:
+            return await gateway.verifying.verify(call, asked.label)
 
-        verified = await patiently(verify, _CLIENT_WAITS_S - _LEEWAY_S)
+        [verified] = await patiently(gateway, [asked.call], verify, _CLIENT_WAITS_S - _LEEWAY_S)
         if verified.reward is None:
             raise Abstained(f"the proxy's answer is {verified.opinion.reason}; there is no reward")
         return {"reward": verified.reward}
@@ -63,14 +73,14 @@ class ProxyGrm(Dialect):
 
 def _label(answer: str) -> Position:
     """The gold position: a text in which one of 1 and 2 stands."""
-    found = set(re.findall("[12]", answer))
+    found = [position for position in "12" if position in answer]
     if len(found) != 1:
-        raise InvalidRequest("answer: this names neither or both of 1 and 2")
-    return 1 if found == {"1"} else 2
+        raise Refused("answer: this names neither or both of 1 and 2")
+    return 1 if found == ["1"] else 2
 
 
 def _without_verdict(rubric: str) -> str:
     """The client closes whatever the policy wrote; a verdict in it would be told to the proxy."""
     if _VERDICT_TAGS.search(rubric):
-        raise InvalidRequest("rubric: the policy closed none, and its verdict is in the text")
+        raise Refused("rubric: the policy closed none, and its verdict is in the text")
     return rubric

@@ -7,18 +7,19 @@ the rollouts of a prompt are ranked with each other, and the reward is the net w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from service.api.dialects.contract import Dialect, Foreign, patiently, read
+from service.api.dialects.contract import Dialect, Foreign, Texts, patiently
 from service.api.dialects.transcripts import asked_in, response_in
 from service.api.gateway import Gateway
 from service.calls import Call
-from service.concurrency import together
-from service.errors import Abstained, InvalidRequest
+from service.errors import Abstained
 from service.judging.ranking import RankingOptions
+from service.process_pool import Refused
 from service.ranking import Ranked
 
 _CLIENT_WAITS_S = 180.0
@@ -27,11 +28,19 @@ _MOST_RANKED = 64
 
 
 class _Request(Foreign):
-    query: tuple[str, ...]
-    prompts: tuple[str, ...]
+    query: Texts
+    prompts: Texts
 
 
-class R1Reward(Dialect):
+@dataclass(frozen=True, slots=True)
+class _Cohort:
+    """The rollouts of one prompt, and where each stands in the request."""
+
+    places: tuple[int, ...]
+    call: Call
+
+
+class R1Reward(Dialect[tuple[_Cohort, ...]]):
     """`{"query", "prompts"}` to `{"rewards"}`, where each prompt has two rollouts or more."""
 
     path: ClassVar[str] = "/get_reward_mllm"
@@ -41,38 +50,45 @@ class R1Reward(Dialect):
         return "query" in body
 
     @override
-    async def answer(self, gateway: Gateway, body: Mapping[str, Any]) -> dict[str, Any]:
-        asked = read(_Request, body)
+    def read(self, body: Mapping[str, Any]) -> tuple[_Cohort, ...]:
+        asked = _Request.model_validate(body)
         if len(asked.query) != len(asked.prompts):
-            raise InvalidRequest("query and prompts: one of each for every rollout")
-        cohorts: dict[str, list[int]] = {}
-        for index, prompt in enumerate(asked.prompts):
-            cohorts.setdefault(prompt, []).append(index)
+            raise Refused("query and prompts: one of each for every rollout")
+        places: dict[str, list[int]] = {}
+        for place, prompt in enumerate(asked.prompts):
+            places.setdefault(prompt, []).append(place)
+        return tuple(_cohort(prompt, held, asked.query) for prompt, held in places.items())
+
+    @override
+    def judgements(self, asked: tuple[_Cohort, ...]) -> int:
+        return sum(len(cohort.places) for cohort in asked)
+
+    @override
+    async def answer(self, gateway: Gateway, asked: tuple[_Cohort, ...]) -> dict[str, Any]:
+        async def rank(call: Call) -> Ranked:
+            return await gateway.rankings.rank(call, RankingOptions())
+
+        calls = [cohort.call for cohort in asked]
+        ranked = await patiently(gateway, calls, rank, _CLIENT_WAITS_S - _LEEWAY_S)
         rewards: dict[int, float] = {}
-
-        async def rank(prompt: str, cohort: list[int]) -> None:
-            responses = tuple(response_in(asked.query[index], prompt) for index in cohort)
-            if not all(responses):
-                raise InvalidRequest("query: a response is empty, and cannot be ranked")
-            ranked = await _rank(gateway, prompt, responses)
-            rewards.update(zip(cohort, ranked, strict=True))
-
-        await together(rank(prompt, cohort) for prompt, cohort in cohorts.items())
-        return {"rewards": [rewards[index] for index in range(len(asked.query))]}
+        for cohort, one in zip(asked, ranked, strict=True):
+            rewards.update(zip(cohort.places, _rewards(one), strict=True))
+        return {"rewards": [rewards[place] for place in range(len(rewards))]}
 
 
-async def _rank(gateway: Gateway, prompt: str, responses: tuple[str, ...]) -> list[float]:
-    if not 2 <= len(responses) <= _MOST_RANKED:
-        raise InvalidRequest(
-            f"prompts: {len(responses)} rollouts of one prompt; 2 to {_MOST_RANKED} can be compared"
+def _cohort(prompt: str, places: Sequence[int], query: Sequence[str]) -> _Cohort:
+    if not 2 <= len(places) <= _MOST_RANKED:
+        raise Refused(
+            f"prompts: {len(places)} rollouts of one prompt; 2 to {_MOST_RANKED} can be compared"
         )
+    responses = tuple(response_in(query[place], prompt) for place in places)
+    if not all(responses):
+        raise Refused("query: a response is empty, and cannot be ranked")
     question, images = asked_in(prompt)
+    return _Cohort(tuple(places), Call(question, responses, images))
 
-    async def rank(left_s: float) -> Ranked:
-        call = Call(question, responses, images, timeout_s=left_s)
-        return await gateway.rankings.rank(call, RankingOptions())
 
-    ranking = (await patiently(rank, _CLIENT_WAITS_S - _LEEWAY_S)).ranking
-    if ranking is None or ranking.unread:
+def _rewards(ranked: Ranked) -> list[float]:
+    if ranked.ranking is None or ranked.ranking.unread:
         raise Abstained("a rollout could not be judged, and there are numbers alone to say so")
-    return [float(reward) for reward in ranking.reward_N]
+    return [float(reward) for reward in ranked.ranking.reward_N]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Annotated, Self
 
-from service.api.dialects.contract import given_image
-from service.errors import InvalidRequest
+from pydantic import BeforeValidator, FailFast, TypeAdapter, ValidationError, model_validator
+
+from service.api.dialects.contract import Foreign, MaybePicture
+from service.api.errors import faults_of
 from service.images import GivenImage
+from service.process_pool import Refused
 
 _ASSISTANT = re.compile(
     r"<\|im_start\|>assistant\n|<\|start_header_id\|>assistant<\|end_header_id\|>\n\n"
@@ -20,6 +22,34 @@ _TAIL = 64
 """Characters that are looked at for what ends a text: longer than any mark."""
 
 
+class _Part(Foreign):
+    type: str
+    text: str = ""
+    image: MaybePicture = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.type == "text" and "text" not in self.model_fields_set:
+            raise ValueError("a part of type text has none")
+        return self
+
+
+def _in_parts(content: object) -> object:
+    if content is None:
+        return []
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class _Turn(Foreign):
+    """One message. What is wrong is told once: there may be millions of what is no message."""
+
+    role: str
+    content: Annotated[tuple[_Part, ...], FailFast(), BeforeValidator(_in_parts)] = ()
+
+
+_MESSAGES = TypeAdapter(Annotated[tuple[_Turn, ...], FailFast()])
+
+
 def response_in(query: str, prompt: str) -> str:
     """What the model said, without the marks that end it; it may be nothing.
 
@@ -27,14 +57,14 @@ def response_in(query: str, prompt: str) -> str:
     from the judge.
 
     Raises:
-        InvalidRequest: it cannot be told from the prompt.
+        Refused: it cannot be told from the prompt.
     """
     if prompt and query.startswith(prompt):
         return _without_ends(query[len(prompt) :])
     # Pictures take more room in the query than in the prompt, but the turns are the same.
     turn = next(islice(_ASSISTANT.finditer(query), _turns_before(prompt), None), None)
     if turn is None:
-        raise InvalidRequest("query: neither its prompt nor the assistant's turn after it is in it")
+        raise Refused("query: neither its prompt nor the assistant's turn after it is in it")
     return _without_ends(query[turn.end() :])
 
 
@@ -45,9 +75,8 @@ def _turns_before(prompt: str) -> int:
         *_, after = parts = _ASSISTANT.split(prompt)
         is_open = len(parts) > 1 and not any(mark in after for mark in _ENDS)
         return len(parts) - 1 - is_open
-    roles = [turn.get("role") for turn in messages if isinstance(turn, Mapping)]
-    texts = [str(part.get("text")) for turn in messages for part in _parts(turn)]
-    quoted = sum(len(_ASSISTANT.findall(text)) for text in texts)
+    roles = [turn.role for turn in messages]
+    quoted = sum(len(_ASSISTANT.findall(part.text)) for turn in messages for part in turn.content)
     is_open = roles[-1:] == ["assistant"]  # the model went on with what was begun for it
     return roles.count("assistant") - is_open + quoted
 
@@ -69,32 +98,33 @@ def asked_in(prompt: str) -> tuple[str, tuple[GivenImage, ...]]:
     """The question and the pictures of a prompt: a JSON text of messages, or the bare question.
 
     Raises:
-        InvalidRequest: messages without a question, or with pictures that are files.
+        Refused: messages without a question, or with pictures that are files; no messages.
     """
     messages = _messages(prompt)
     if messages is None:
         return prompt, ()
-    asked = [turn for turn in messages if isinstance(turn, Mapping) and turn.get("role") == "user"]
-    parts = [part for turn in asked for part in _parts(turn)]
-    question = "\n".join(str(part["text"]) for part in parts if part.get("type") == "text")
+    parts = [part for turn in messages if turn.role == "user" for part in turn.content]
+    question = "\n".join(part.text for part in parts if part.type == "text")
     if not question.strip():
-        raise InvalidRequest("prompts: there is no question in the messages")
-    images = [part["image"] for part in parts if part.get("type") == "image" and part.get("image")]
-    return question, tuple(given_image(image) for image in images)
+        raise Refused("prompts: there is no question in the messages")
+    images = [part.image for part in parts if part.type == "image" and part.image is not None]
+    return question, tuple(image.given() for image in images)
 
 
-def _messages(prompt: str) -> list[Any] | None:
-    """Those of a JSON text of messages; None: it is another text."""
+def _messages(prompt: str) -> tuple[_Turn, ...] | None:
+    """Those of a JSON text of messages; None: it is another text.
+
+    Raises:
+        Refused: it is a list of something else.
+    """
+    if not prompt.lstrip().startswith("["):
+        return None
     try:
-        messages = json.loads(prompt)
+        json.loads(prompt)
     except (ValueError, RecursionError):
         return None
-    return messages if isinstance(messages, list) else None
-
-
-def _parts(turn: Any) -> list[Mapping[str, Any]]:
-    """The parts of what somebody says."""
-    content = turn.get("content") if isinstance(turn, Mapping) else None
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    return [part for part in content or [] if isinstance(part, Mapping)]
+    try:
+        return _MESSAGES.validate_json(prompt)
+    except ValidationError as error:
+        fault = faults_of(error).first[0]
+        raise Refused(f"prompts: no messages: {fault.field}: {fault.problem}") from None

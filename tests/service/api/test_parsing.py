@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.api.errors import RequestInvalid
-from service.api.parsing import parse, parsed
+from service.api.parsing import parsed
 from service.api.schemas import ScoreRequest
 from service.errors import PayloadTooLarge
 from service.process_pool import ProcessPool
@@ -62,7 +62,7 @@ async def test_a_long_request_is_read_elsewhere_and_is_the_same(
     text = json.dumps(GOOD | changes).encode()
     asked, elsewhere = await read(pool, text)
     assert elsewhere
-    assert asked == parse(ScoreRequest, text)
+    assert asked == ScoreRequest.model_validate_json(text)
 
 
 @pytest.mark.parametrize(

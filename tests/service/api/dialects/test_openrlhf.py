@@ -97,6 +97,58 @@ async def test_what_is_wrong_is_told(speaking, payload):
         assert (status, problem["code"]) == (422, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"images": 5},
+        {"images": [5]},
+        {"images": [["x"]]},
+        {"images": [{"data": ["x"]}]},
+        {"images": [{"url": "https://here.example/", "data": "x"}]},
+        {"images": ["data:"]},
+        {"images": ["file:///etc/passwd"]},
+        {"images": [{"data": "x"}] * 65},
+        {"question": "half a pair: \ud800"},
+        {"reference": ["Two."]},
+        {"reference": None},
+    ],
+)
+async def test_a_label_of_another_shape_is_refused_before_anything_is_judged(
+    label: dict[str, Any], speaking, payload
+):
+    good, bad = {"question": "How many?", "reference": "Two."}, payload["labels"][0]
+    bad = json.dumps(json.loads(bad) | label)
+    status, problem = await ask(speaking, payload | {"labels": [json.dumps(good), bad]})
+    assert (status, problem["code"]) == (422, "invalid_request")
+    assert problem["errors"][0]["field"].startswith("labels.1")
+    assert speaking.engine.requests == []
+
+
+@pytest.mark.parametrize("label", ["[" * 100_000, "[" + "[]," * 100_000 + "[]]", "9" * 10_000])
+async def test_a_label_that_is_hard_to_read_is_refused(label: str, speaking, payload):
+    status, problem = await ask(speaking, payload | {"labels": [label] * 2})
+    assert (status, problem["code"]) == (422, "invalid_request")
+
+
+async def test_more_rollouts_than_are_judged_in_one_request_are_refused(speaking, payload):
+    many = {name: values[:1] * 1025 for name, values in payload.items()}
+    many["labels"] = [json.dumps({"question": "How many?", "reference": "Two."})] * 1025
+    status, problem = await ask(speaking, many)
+    assert (status, problem["code"]) == (422, "invalid_request")
+    assert "at most 1024 are possible, these are 1025" in problem["detail"]
+    assert speaking.engine.requests == []
+
+
+async def test_a_rollout_that_is_too_long_is_refused_before_the_others_are_judged(
+    start_gateway, payload
+):
+    gateway = await start_gateway(dialects=("openrlhf",), limits={"text_characters": 100})
+    payload["query"][1] += "x" * 100
+    status, problem = await ask(gateway, payload)
+    assert (status, problem["code"]) == (413, "payload_too_large")
+    assert gateway.engine.requests == []
+
+
 async def test_a_rollout_that_says_nothing_abstains_and_costs_the_others_nothing(speaking, payload):
     payload["query"][0] = payload["query"][0].replace("There are two.", " ")
     status, answer = await ask(speaking, payload)

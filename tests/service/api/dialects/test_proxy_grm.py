@@ -78,6 +78,8 @@ async def test_an_abstention_is_no_number_and_is_counted(speaking, payload):
     [
         ({"answer": ""}, "invalid_request"),
         ({"answer": "1 or 2"}, "invalid_request"),
+        ({"answer": True}, "invalid_request"),
+        ({"answer": 3}, "invalid_request"),
         (
             {"rubric": "1. Count (100%)\n<eval>…</eval><answer>1</answer></rubric>"},
             "invalid_request",
@@ -85,6 +87,8 @@ async def test_an_abstention_is_no_number_and_is_counted(speaking, payload):
         ({"rubric": ""}, "invalid_request"),
         ({"question": None}, "invalid_request"),
         ({"image": "file:///etc/passwd"}, "invalid_request"),
+        ({"image": 5}, "invalid_request"),
+        ({"image": ["x"]}, "invalid_request"),
         ({"image": "/etc/passwd"}, "image_rejected"),
         ({"image": "https://host.example/cat.png"}, "image_rejected"),
     ],

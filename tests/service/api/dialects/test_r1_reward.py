@@ -88,3 +88,46 @@ async def test_what_is_wrong_is_told(speaking, payload):
     for body in (lonely, uneven, silent, unmarked, {"query": "x", "prompts": ["x"]}, {"query": []}):
         status, problem = await ask(speaking, body)
         assert (status, problem["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        '[{"role": "user", "content": 5}]',
+        '[{"role": "user", "content": "half a pair: \\ud800"}]',
+        '[{"role": "user", "content": ["How many?"]}]',
+        '[{"role": "user", "content": [{"type": "text"}]}]',
+        '[{"role": "user", "content": [{"type": "text", "text": 5}]}]',
+        '[{"role": "user", "content": [{"text": "How many?"}]}]',
+        '[{"role": "user", "content": [{"type": "image", "image": 5}]}]',
+        '[{"role": "user", "content": [{"type": "image", "image": ["x"]}]}]',
+        '[{"role": "user", "content": [{"type": "image", "image": "file:///etc/passwd"}]}]',
+        '[{"role": "assistant", "content": "Three."}]',
+        '[{"content": "How many?"}]',
+        "[1, 2]",
+        "[" + "[]," * 100_000 + "[]]",
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+async def test_messages_of_another_shape_are_refused(prompt: str, known: bool, speaking):
+    before = prompt if known else "<|im_start|>assistant\n"
+    body = {"query": [before + "Two.", before + "Three."], "prompts": [prompt] * 2}
+    status, problem = await ask(speaking, body)
+    assert (status, problem["code"]) == (422, "invalid_request")
+    assert "prompts: " in problem["detail"]
+    assert speaking.engine.requests == []
+
+
+@pytest.mark.parametrize("prompt", ["[Maths] How many?", "9" * 5000, '{"how": "many"}', "[" * 5000])
+async def test_a_prompt_that_is_no_list_is_the_question(prompt: str, speaking):
+    body = {"query": [prompt + "Two.", prompt + "Three."], "prompts": [prompt] * 2}
+    status, _ = await ask(speaking, body)
+    assert status == 200
+    assert prompt in str(speaking.engine.requests[0].prompt.user)
+
+
+async def test_more_rollouts_than_are_judged_in_one_request_are_refused(speaking):
+    body = {"query": ["How many? Two."] * 1025, "prompts": ["How many?"] * 1025}
+    status, problem = await ask(speaking, body)
+    assert (status, problem["code"]) == (422, "invalid_request")
+    assert "at most 1024 are possible" in problem["detail"]

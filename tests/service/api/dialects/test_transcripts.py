@@ -5,7 +5,7 @@ import json
 import pytest
 
 from service.api.dialects.transcripts import response_in
-from service.errors import InvalidRequest
+from service.process_pool import Refused
 
 USER = "<|im_start|>user\n{}<|im_end|>\n"
 MARK = "<|im_start|>assistant\n"
@@ -63,7 +63,7 @@ def test_after_its_prompt_everything_is_the_models():
 def test_a_query_with_fewer_turns_than_its_prompt_cannot_be_told():
     prompt = messages(("user", "Hi"), ("assistant", "Hello."), ("user", "How many?"))
     for query, about in ((SEEN + MARK + "Two.", prompt), ("Two.", "How many?"), ("Two.", "")):
-        with pytest.raises(InvalidRequest, match="query"):
+        with pytest.raises(Refused, match="query"):
             response_in(query, about)
 
 
