@@ -18,6 +18,7 @@ from typing_extensions import override
 from models.comparison import Position
 from service.api.dialects.contract import Dialect, Foreign, MaybePicture, patiently
 from service.api.gateway import Gateway
+from service.api.schemas.requests import Response
 from service.calls import Call, GivenRubric
 from service.errors import Abstained
 from service.process_pool import Refused
@@ -30,8 +31,8 @@ _VERDICT_TAGS = re.compile(r"<(?:eval|answer)>")
 
 class _Request(Foreign):
     question: str
-    chosen: str
-    rejected: str
+    chosen: Response
+    rejected: Response
     rubric: str
     answer: str | Annotated[int, Field(strict=True, ge=1, le=2)]
     image: MaybePicture = None

@@ -86,6 +86,8 @@ async def test_an_abstention_is_no_number_and_is_counted(speaking, payload):
         ),
         ({"rubric": ""}, "invalid_request"),
         ({"question": None}, "invalid_request"),
+        ({"chosen": ""}, "invalid_request"),
+        ({"rejected": " \n"}, "invalid_request"),
         ({"image": "file:///etc/passwd"}, "invalid_request"),
         ({"image": 5}, "invalid_request"),
         ({"image": ["x"]}, "invalid_request"),
@@ -96,3 +98,4 @@ async def test_an_abstention_is_no_number_and_is_counted(speaking, payload):
 async def test_what_is_wrong_is_told(change, code, speaking, payload):
     status, problem = await ask(speaking, payload | change)
     assert (status, problem["code"]) == (422, code)
+    assert speaking.proxy.requests == []
