@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from service.errors import RateLimited
+from service.errors import InvalidRequest, RateLimited
 from service.keys import ApiKey
 from service.store import Store
 
@@ -19,10 +19,16 @@ _MINUTE_S = 60
 
 
 class Quotas:
-    """What each key has used."""
+    """What each key has used.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: counts for all gateways.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._clock = clock
         self._minute = 0
         self._asked: Counter[str] = Counter()
         self._at_once: Counter[str] = Counter()
@@ -43,25 +49,48 @@ class Quotas:
             self._at_once[key.name] -= 1
 
     async def spend(self, key: ApiKey | None, judgements: int = 1) -> None:
-        """Counts judgements that are asked for.
+        """Counts judgements that are asked for; those that are refused do not count.
 
         Raises:
             RateLimited: the key has asked for as many in this minute as it may.
         """
         if key is None or key.per_minute is None or judgements == 0:
             return
-        minute, second = divmod(int(time.time()), _MINUTE_S)
+        minute, second = divmod(int(self._clock()), _MINUTE_S)
         if minute != self._minute:
             self._minute = minute
             self._asked.clear()
-        self._asked[key.name] += judgements
-        over = self._asked[key.name] > key.per_minute
-        if not over:  # one that is over here is not worth asking about
-            counted = f"quota:{key.name}:{minute}"
-            everywhere = await self._store.count(counted, judgements, 2 * _MINUTE_S)
-            over = everywhere is not None and everywhere > key.per_minute
-        if over:
+        if not await self._counted(key.name, key.per_minute, judgements):
             raise RateLimited(
                 f"this key may ask for {key.per_minute} judgements a minute",
                 retry_after_s=_MINUTE_S - second,
             )
+
+    async def spend_rest(self, key: ApiKey | None, judgements: int) -> None:
+        """Counts all but the first that one request asks for: that was, before it was read.
+
+        Raises:
+            InvalidRequest: it asks for more than the key may in any minute.
+            RateLimited: the key has asked for as many in this minute as it may.
+        """
+        if key is not None and key.per_minute is not None and judgements > key.per_minute:
+            raise InvalidRequest(
+                f"this asks for {judgements} judgements at once; this key may ask for "
+                f"{key.per_minute} a minute"
+            )
+        await self.spend(key, max(0, judgements - 1))
+
+    async def _counted(self, name: str, most: int, judgements: int) -> bool:
+        """Counts them in this minute where there is room for all."""
+        minute = self._minute
+        if self._asked[name] + judgements > most:  # not worth asking Redis about
+            return False
+        self._asked[name] += judgements
+        counted = f"quota:{name}:{minute}"
+        everywhere = await self._store.count(counted, judgements, 2 * _MINUTE_S)
+        if everywhere is None or everywhere <= most:
+            return True
+        await self._store.count(counted, -judgements, 2 * _MINUTE_S)
+        if minute == self._minute:  # else it is forgotten already
+            self._asked[name] -= judgements
+        return False

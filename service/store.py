@@ -273,7 +273,13 @@ class Store:
             self._unavailable(error)
 
     async def count(self, key: str, amount: int, ttl_s: int) -> int | None:
-        """The sum of all amounts under `key`, this one included; None: nobody knows."""
+        """The sum of all amounts under `key`, this one included; None: nobody knows.
+
+        Args:
+            key: that expires.
+            amount: less than 0: so much is given back.
+            ttl_s: from now on.
+        """
         try:
             async with self._redis.pipeline(transaction=False) as both:
                 both.incrby(f"{_PREFIX}:{key}", amount)

@@ -81,7 +81,7 @@ async def rank(request: Request) -> Response:
     """
     gateway = gateway_of(request)
     asked = await received(request, RankRequest)
-    await gateway.quotas.spend(key_of(request), len(asked.responses) - 1)
+    await gateway.quotas.spend_rest(key_of(request), len(asked.responses))
 
     serving = await gateway.chosen(request, asked.question, asked.run_id)
 

@@ -56,7 +56,7 @@ def _add_route(app: FastAPI, path: str, dialects: Sequence[Dialect[Any]]) -> Non
     async def answer(request: Request) -> Response:
         gateway = gateway_of(request)
         dialect, asked = await received_by(request, reader)
-        await gateway.quotas.spend(key_of(request), max(1, dialect.judgements(asked)) - 1)
+        await gateway.quotas.spend_rest(key_of(request), dialect.judgements(asked))
         found = await unless_gone(request, dialect.answer(gateway, asked))
         request.scope["state"]["outcome"] = "ok"
         release = gateway.release.config
