@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import TypeVar
@@ -70,7 +71,7 @@ async def read(request: Request, reader: Callable[[bytes], Result], most_bytes: 
                     body += piece
     except TimeoutError:
         raise _late(request, f"the body did not come within {limits.body_s:g} s") from None
-    text = bytes(body)
+    text = bytes(body).removeprefix(BOM_UTF8)
     if "idempotency-key" in request.headers:
         digest = await asyncio.to_thread(hashlib.sha256, text)
         request.scope["state"][BODY_DIGEST] = digest.hexdigest()

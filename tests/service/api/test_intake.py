@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from codecs import BOM_UTF8
 from urllib.parse import urlsplit
 
 import pytest
@@ -52,3 +53,10 @@ async def test_an_upload_that_trickles_in_is_ended_though_it_never_pauses(path: 
     assert said.startswith(b"HTTP/1.1 504 ")
     assert "less than 1000 bytes a second" in json.loads(body)["detail"]
     writer.close()
+
+
+@pytest.mark.parametrize("commas", [0, 6000], ids=["read here", "read in a child process"])
+async def test_a_byte_order_mark_before_a_body_is_no_part_of_it(commas: int, gateway):
+    body = {"question": "How many?" + "," * commas, "responses": ["One.", "Two."]}
+    answer = await gateway.client.post("/score", content=BOM_UTF8 + json.dumps(body).encode())
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
