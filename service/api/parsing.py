@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 
 _LIGHT_BYTES = 2 * 2**20
 _LIGHT_PARTS = 5000
+_PARTED_BY = (b",", b"[", b"{", b"\\u00")
+"""The last: JSON inside a text, as dialects have it, can spell the others."""
 
 
 async def parsed(pool: ProcessPool, model: type[Model], text: bytes) -> Model:
@@ -59,7 +61,7 @@ async def read_by(pool: ProcessPool, reader: Callable[[bytes], Result], text: by
 def _is_light(text: bytes) -> bool:
     if len(text) > _LIGHT_BYTES:
         return False
-    return sum(text.count(mark) for mark in (b",", b"[", b"{")) <= _LIGHT_PARTS
+    return sum(text.count(mark) for mark in _PARTED_BY) <= _LIGHT_PARTS
 
 
 def _read(reader: Callable[[bytes], Result], text: bytes) -> Result | Faults:

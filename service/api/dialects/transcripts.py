@@ -127,4 +127,5 @@ def _messages(prompt: str) -> tuple[_Turn, ...] | None:
         return _MESSAGES.validate_json(prompt)
     except ValidationError as error:
         fault = faults_of(error).first[0]
-        raise Refused(f"prompts: no messages: {fault.field}: {fault.problem}") from None
+        where = f"{fault.field}: " if fault.field else ""
+        raise Refused(f"prompts: these are no messages: {where}{fault.problem}") from None

@@ -70,12 +70,13 @@ async def test_a_long_request_is_read_elsewhere_and_is_the_same(
     [
         json.dumps(GOOD | {f"f{n}": n for n in range(200_000)}).encode(),
         json.dumps(GOOD | {"images": [{"data": "A"}] * 300_000}).encode(),
+        json.dumps(GOOD | {"label": "MARK" * 6000}).replace("MARK", "\\u005b\\u005d").encode(),
         b"[" * 10_000,
         b'{"a":' * 10_000,
         b"[" + b"1," * 3_000_000,
         b"\xff" * 3_000_000,
     ],
-    ids=["unknown fields", "pictures", "depth", "nested", "cut list", "no text"],
+    ids=["unknown fields", "pictures", "escapes", "depth", "nested", "cut list", "no text"],
 )
 async def test_a_text_made_to_be_hard_to_read_is_refused_in_few_words(
     text: bytes, pool: CountingPool
