@@ -42,12 +42,13 @@ class Feeding:
         try:
             if await self._leases.pin(lease, source.version) != source.version:
                 raise InvalidRequest("the source was changed while the job ran")
-            await self._add(lease, source, known.chunks)
+            chunks = await self._add(lease, source, known.chunks)
         finally:
             await asyncio.to_thread(source.file.close)
-        await self._leases.seal(lease)
+        await self._leases.seal(lease, chunks)
 
-    async def _add(self, lease: Lease, source: OpenedSource, done: int) -> None:
+    async def _add(self, lease: Lease, source: OpenedSource, done: int) -> int:
+        """Adds what is not done; says how many chunks the source has."""
         number = 0
         reading = source_chunks(source, line_bytes=self._line_bytes, most_lines=self._most_lines)
         async with aclosing(reading) as chunks:
@@ -57,3 +58,4 @@ class Feeding:
                     while await self._leases.ahead(lease) >= _MOST_CHUNKS_AHEAD:  # noqa: ASYNC110
                         await asyncio.sleep(_LOOK_EVERY_S)
                 number += 1
+        return number

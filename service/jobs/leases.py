@@ -171,7 +171,7 @@ class Leases:
         """Adds a chunk to the job; one that is there already stays as it is.
 
         Raises:
-            LeaseLost: it came too late, or the job was cancelled.
+            LeaseLost: it came too late, the job was cancelled, or Redis has lost a chunk before it.
         """
         keys = [lease.keys.job, lease.keys.chunks, lease.keys.fences, lease.keys.lines(chunk)]
         await self._held("extend", keys, [lease.fence, chunk, len(lines), await pack_lines(lines)])
@@ -181,15 +181,15 @@ class Leases:
         chunks, finished = await self._fields(lease, "chunks", "finished")
         return int(chunks or 0) - int(finished or 0)
 
-    async def seal(self, lease: Lease) -> None:
-        """Says that the source has been read to its end.
+    async def seal(self, lease: Lease, chunks: int) -> None:
+        """Says that the source has been read to its end, and how many chunks it has.
 
         Raises:
-            LeaseLost: it came too late, or the job was cancelled.
+            LeaseLost: it came too late, the job was cancelled, or Redis has lost some of them.
         """
         keys = [lease.keys.job, lease.keys.chunks, lease.keys.fences, ACTIVE, DEADLINES]
         shown = [lease.fence, GROUP, lease.entry, lease.keys.member, self._settings.retention_s]
-        await self._held("seal", keys, shown)
+        await self._held("seal", keys, [*shown, chunks])
 
     async def fail(self, lease: Lease, error: ServiceError) -> None:
         """Ends the job: its source cannot be read."""

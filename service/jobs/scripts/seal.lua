@@ -1,7 +1,10 @@
 -- No chunk will follow. When all are finished already, so is the job.
--- KEYS: job, chunks, fences, active, deadlines. ARGV: fence, group, entry, member, retention in s
+-- KEYS: job, chunks, fences, active, deadlines
+-- ARGV: fence, group, entry, member, retention in s, chunks of the source
 if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0 end
 if redis.call('HGET', KEYS[3], '-1') ~= ARGV[1] then return 0 end
+-- Redis has lost chunks that it had: who reads next begins with the first of them.
+if tonumber(redis.call('HGET', KEYS[1], 'chunks')) < tonumber(ARGV[6]) then return 0 end
 redis.call('HSET', KEYS[1], 'sealed', 1)
 redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
 redis.call('XDEL', KEYS[2], ARGV[3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,6 +32,23 @@ async def connection(redis_url: str) -> AsyncGenerator[Connection]:
     made = Connection(redis_url)
     yield made
     await made.close()
+
+
+@pytest.fixture
+def moment(connection: Connection) -> Callable[[], Awaitable[Callable[[], Awaitable[None]]]]:
+    """Remembers what Redis has now, and can take it back there, as a power cut does."""
+
+    async def remember() -> Callable[[], Awaitable[None]]:
+        kept = {name: await connection.redis.dump(name) for name in await connection.redis.keys()}
+
+        async def go_back() -> None:
+            await connection.redis.flushall()
+            for name, value in kept.items():
+                await connection.redis.restore(name, 0, value)
+
+        return go_back
+
+    return remember
 
 
 @pytest.fixture

@@ -114,7 +114,35 @@ async def test_reading_goes_on_where_a_worker_that_died_had_come(
     with pytest.raises(LeaseLost):
         await dead.extend(lease, 5, [])
     with pytest.raises(LeaseLost):
-        await dead.seal(lease)
+        await dead.seal(lease, 5)
+
+
+async def test_chunks_that_redis_has_lost_are_read_again(
+    folder: Path, allowing: dict[str, Any], store: JobStore, leases, moment, working, ended
+):
+    job = await store.open(written(folder, 300))
+    reader: Leases = leases("reader")
+    lease = await reader.next()
+    assert lease is not None
+    source = open_source(f"file://{folder}/pairs.jsonl", allowing["job_sources"])
+    await reader.pin(lease, source.version)
+    chunks = [one async for one in source_chunks(source, line_bytes=10_000, most_lines=10**6)]
+    source.file.close()
+    for number in (0, 1):
+        await reader.extend(lease, number, chunks[number])
+    go_back = await moment()
+    for number in (2, 3, 4):
+        await reader.extend(lease, number, chunks[number])
+    await go_back()
+    with pytest.raises(LeaseLost):
+        await reader.extend(lease, 3, chunks[3])
+    with pytest.raises(LeaseLost):
+        await reader.seal(lease, 5)
+    await reader.release(lease)
+    async with working(judged, **allowing):
+        status, results = await ended(job)
+    assert (status.state, status.total) == ("done", 300)
+    assert [result["line"] for result in results] == list(range(1, 301))
 
 
 async def test_a_source_that_changes_between_two_readers_makes_the_job_fail(
