@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from service.errors import ServiceError
 from service.jobs.chunks import Line, pack_lines, pack_results, unpack_lines
@@ -161,11 +162,14 @@ class Leases:
         return KnownSource(url.decode(), int(chunks or 0))
 
     async def pin(self, lease: Lease, version: str) -> str:
-        """The version of the source that was first read: this one, or an earlier worker's."""
-        redis = self._connection.redis
-        await self._connection.ask(redis.hsetnx(lease.keys.job, "version", version))
-        (found,) = await self._fields(lease, "version")
-        return found.decode() if found is not None else version
+        """The version of the source that was first read: this one, or an earlier worker's.
+
+        Raises:
+            LeaseLost: it came too late, or the job was cancelled.
+        """
+        keys = [lease.keys.job, lease.keys.fences]
+        found: bytes = await self._held("pin", keys, [lease.fence, version])
+        return found.decode()
 
     async def extend(self, lease: Lease, chunk: int, lines: list[Line]) -> None:
         """Adds a chunk to the job; one that is there already stays as it is.
@@ -192,10 +196,14 @@ class Leases:
         await self._held("seal", keys, [*shown, chunks])
 
     async def fail(self, lease: Lease, error: ServiceError) -> None:
-        """Ends the job: its source cannot be read."""
+        """Ends the job: its source cannot be read.
+
+        Raises:
+            LeaseLost: it came too late, or the job was cancelled.
+        """
         keys = [lease.keys.job, lease.keys.chunks, lease.keys.fences, ACTIVE, DEADLINES]
         shown = [lease.keys.member, self._settings.retention_s, "failed", error.detail]
-        await self._connection.step("end", keys, shown)
+        await self._held("end", keys, [*shown, lease.chunk, lease.fence])
 
     async def _fields(self, lease: Lease, *names: str) -> list[bytes | None]:
         return await self._connection.ask(self._connection.redis.hmget(lease.keys.job, *names))
@@ -205,6 +213,8 @@ class Leases:
         shown = [lease.chunk, lease.fence, GROUP, self._consumer, lease.entry, idle_ms]
         await self._held("renew", keys, shown)
 
-    async def _held(self, step: str, keys: list[str], shown: list[str | int | bytes]) -> None:
-        if not await self._connection.step(step, keys, shown):
+    async def _held(self, step: str, keys: list[str], shown: list[str | int | bytes]) -> Any:
+        """What the step returns, which is something as long as the lease is held."""
+        if not (found := await self._connection.step(step, keys, shown)):
             raise LeaseLost
+        return found

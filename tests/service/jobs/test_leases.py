@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from service.errors import StoreUnavailable
+from service.errors import InvalidRequest, StoreUnavailable
+from service.jobs.chunks import Line
 from service.jobs.connection import Connection
 from service.jobs.job_store import JobStore
 from service.jobs.keys import GROUP, JobKeys
@@ -116,6 +117,33 @@ async def test_nothing_is_kept_or_leased_of_a_job_that_was_cancelled(leases, sta
     ):
         with pytest.raises(LeaseLost):
             await late
+
+
+async def test_a_holder_that_is_too_late_does_not_end_the_job(connection, leases, store: JobStore):
+    job = await store.open("file:///pairs/p.jsonl")
+    slow, quick = leases("slow"), leases("quick")
+    stale = await slow.next()
+    await run_out(connection, stale)
+    lease = await quick.next()
+    unreadable = InvalidRequest("the source cannot be read")
+    with pytest.raises(LeaseLost):
+        await slow.fail(stale, unreadable)
+    assert (await store.status(job.id)).state == "running"
+    await quick.extend(lease, 0, [Line(1, b"{}")])
+    await quick.fail(lease, unreadable)
+    status = await store.status(job.id)
+    assert (status.state, status.reason) == ("failed", "the source cannot be read")
+
+
+async def test_a_holder_that_is_too_late_leaves_nothing_of_a_job_that_is_forgotten(
+    connection, leases, store: JobStore
+):
+    await store.open("file:///pairs/p.jsonl")
+    lease = await leases("a").next()
+    await store.discard(lease.keys)
+    with pytest.raises(LeaseLost):
+        await leases("a").pin(lease, "a version")
+    assert await connection.redis.keys() == []
 
 
 async def test_a_full_store_is_told_and_a_finished_chunk_still_finds_room(
