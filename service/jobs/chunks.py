@@ -136,6 +136,12 @@ async def unpack_lines(packed: bytes) -> list[Line]:
     return [Line(int(number), body) for number, _, body in split]
 
 
+async def count_lines(packed: bytes) -> int:
+    """How many lines a chunk has."""
+    text: bytes = await asyncio.to_thread(zlib.decompress, packed)
+    return text.count(b"\n") + 1
+
+
 async def pack_results(results: Iterable[bytes]) -> bytes:
     """A finished chunk's results as they are kept: NDJSON, compressed."""
     return await asyncio.to_thread(zlib.compress, b"".join(one + b"\n" for one in results))

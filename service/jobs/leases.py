@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import ServiceError
-from service.jobs.chunks import Line, pack_lines, pack_results, unpack_lines
+from service.jobs.chunks import Line, count_lines, pack_lines, pack_results, unpack_lines
 from service.jobs.connection import Connection
 from service.jobs.keys import ACTIVE, DEADLINES, GROUP, JobKeys
 from service.settings import JobSettings
@@ -140,15 +140,21 @@ class Leases:
         """Puts away a chunk of which each line has its result; the last one ends the job.
 
         Raises:
-            LeaseLost: it came too late.
+            LeaseLost: it came too late, or Redis has lost results: who has it next makes them.
         """
         keys, chunk = lease.keys, lease.chunk
-        found = await self._connection.ask(self._connection.redis.hgetall(keys.results(chunk)))
+        pipeline = self._connection.redis.pipeline(transaction=False)
+        pipeline.get(keys.lines(chunk))
+        pipeline.hgetall(keys.results(chunk))
+        lines, found = await self._connection.ask(pipeline.execute())
+        if lines is None:
+            raise LeaseLost
         packed = await pack_results(found[number] for number in sorted(found, key=int))
         names = [keys.job, keys.chunks, keys.fences, keys.lines(chunk), keys.results(chunk)]
         names += [keys.packed(chunk), keys.completed, ACTIVE, DEADLINES]
         shown = [chunk, lease.fence, GROUP, lease.entry, packed, keys.member]
-        await self._held("finish", names, [*shown, self._settings.retention_s])
+        shown += [self._settings.retention_s, await count_lines(lines)]
+        await self._held("finish", names, shown)
 
     async def source(self, lease: Lease) -> KnownSource:
         """What is to be read, of a lease whose `chunk` is `SOURCE`.

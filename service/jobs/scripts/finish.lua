@@ -1,8 +1,10 @@
 -- Puts a chunk's packed results in the place of its lines; the last chunk ends the job.
 -- KEYS: job, chunks, fences, lines, results, packed, completed, active, deadlines
--- ARGV: chunk, fence, group, entry, packed results, member, retention in s
+-- ARGV: chunk, fence, group, entry, packed results, member, retention in s, lines of the chunk
 if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0 end
 if redis.call('HGET', KEYS[3], ARGV[1]) ~= ARGV[2] then return 0 end
+-- Redis has lost a result that it had: the next holder asks for that line again.
+if redis.call('HLEN', KEYS[5]) ~= tonumber(ARGV[8]) then return 0 end
 -- First what frees memory: a script that has written is not refused when Redis is full.
 redis.call('DEL', KEYS[4], KEYS[5])
 redis.call('SET', KEYS[6], ARGV[5])

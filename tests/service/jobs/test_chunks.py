@@ -11,6 +11,7 @@ from service.errors import PayloadTooLarge
 from service.jobs.chunks import (
     Line,
     chunked,
+    count_lines,
     pack_lines,
     pack_results,
     unpack_lines,
@@ -72,6 +73,8 @@ async def test_too_much_is_refused_as_soon_as_it_is_known():
 async def test_what_is_packed_comes_out_again(found: list[tuple[int, bytes]]):
     lines = [Line(number, body) for number, body in found]
     if lines:
-        assert await unpack_lines(await pack_lines(lines)) == lines
+        packed = await pack_lines(lines)
+        assert await unpack_lines(packed) == lines
+        assert await count_lines(packed) == len(lines)
     bodies = [body for _, body in found]
     assert await unpack_results(await pack_results(bodies)) == b"".join(b + b"\n" for b in bodies)

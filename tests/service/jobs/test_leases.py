@@ -27,6 +27,12 @@ async def run_out(connection: Connection, lease: Lease) -> None:
     )
 
 
+async def answer_all(leases: Leases, lease: Lease) -> None:
+    """Keeps a result for each of the chunk's lines."""
+    for line in await leases.lines(lease):
+        await leases.record(lease, line, Result("ok", b'{"line":%d}' % line.number))
+
+
 async def test_chunks_go_out_once_and_in_order(leases, started):
     job = await started(numbered(200))
     found = [await leases("a").next(), await leases("b").next(), await leases("a").next()]
@@ -76,6 +82,7 @@ async def test_a_renewed_lease_does_not_run_out(connection, leases, started):
     await run_out(connection, lease)
     await leases("a").renew(lease)
     assert await leases("b").next() is None
+    await answer_all(leases("a"), lease)
     await leases("a").finish(lease)
 
 
@@ -149,21 +156,46 @@ async def test_a_holder_that_is_too_late_leaves_nothing_of_a_job_that_is_forgott
 async def test_a_full_store_is_told_and_a_finished_chunk_still_finds_room(
     connection, leases, started, ended
 ):
-    job = await started(numbered(3))
-    lease = await leases("a").next()
-    lines = await leases("a").lines(lease)
-    for line in lines[:2]:
-        await leases("a").record(lease, line, Result("ok", b'{"line":%d}' % line.number))
+    job = await started(numbered(67))
+    answered, lease = await leases("a").next(), await leases("a").next()
+    await answer_all(leases("a"), answered)
+    line, *_ = await leases("a").lines(lease)
     most = await connection.redis.config_get("maxmemory")
     try:
         await connection.redis.config_set("maxmemory", "1")
         with pytest.raises(StoreUnavailable, match="no room"):
-            await leases("a").record(lease, lines[2], OK)
-        await leases("a").finish(lease)
+            await leases("a").record(lease, line, OK)
+        await leases("a").finish(answered)
     finally:
         await connection.redis.config_set("maxmemory", most["maxmemory"])
+    await answer_all(leases("a"), lease)
+    await leases("a").finish(lease)
     status, results = await ended(job)
-    assert (status.state, len(results)) == ("done", 2)
+    assert (status.state, len(results)) == ("done", 67)
+
+
+async def test_a_chunk_of_which_redis_has_lost_a_result_is_not_finished_without_it(
+    leases, started, moment, connection, ended
+):
+    job = await started([*numbered(2), b"", *numbered(1)])
+    lease = await leases("a").next()
+    first, *rest = await leases("a").lines(lease)
+    await leases("a").record(lease, first, Result("ok", b'{"line":1}'))
+    go_back = await moment()
+    for line in rest:
+        await leases("a").record(lease, line, OK)
+    await go_back()
+    await leases("a").record(lease, rest[1], Result("ok", b'{"line":4}'))
+    with pytest.raises(LeaseLost):
+        await leases("a").finish(lease)
+    await run_out(connection, lease)
+    again = await leases("b").next()
+    assert [line.number for line in await leases("b").lines(again)] == [2]
+    await answer_all(leases("b"), again)
+    await leases("b").finish(again)
+    status, results = await ended(job)
+    assert (status.state, status.ok) == ("done", 3)
+    assert [result["line"] for result in results] == [1, 2, 4]
 
 
 async def test_a_store_that_is_gone_is_told(lone_redis):
