@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 from uuid import uuid4
 
-from service.errors import NotFound, Overloaded
+from service.errors import NotFound, Overloaded, StoreUnavailable
 from service.jobs.chunks import Line, pack_lines, unpack_results
 from service.jobs.connection import Connection
 from service.jobs.keys import ACTIVE, DEADLINES, GROUP, JobKeys
@@ -24,7 +24,7 @@ _ENDED = frozenset({"done", "cancelled", "failed"})
 _ID = re.compile(r"job_[0-9a-f]{32}")
 _BROKEN_UPLOAD_S = 3600
 _LOOK_EVERY_S = 0.5
-_AT_ONCE = 500  # keys deleted, or chunk numbers read, in one command
+_AT_ONCE = 500  # keys deleted or looked for, or chunk numbers read, in one command
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,23 @@ class JobStore:
         return keys
 
     async def add(self, keys: JobKeys, chunk: int, lines: list[Line]) -> None:
-        """Keeps one chunk of an upload."""
-        await self._ask(self._redis.set(keys.lines(chunk), await pack_lines(lines)))
+        """Keeps one chunk of an upload, and how many there are for `discard`."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.set(keys.lines(chunk), await pack_lines(lines))
+        pipeline.hset(keys.job, "chunks", chunk + 1)
+        await self._ask(pipeline.execute())
         await self._put_off(keys)
 
     async def publish(self, keys: JobKeys, lines: int, chunks: int) -> JobStatus:
-        """Hands a complete upload to the workers."""
+        """Hands a complete upload to the workers.
+
+        Raises:
+            StoreUnavailable: Redis has lost a part of it; `discard` what is left.
+        """
+        state = await self._ask(self._redis.hget(keys.job, "state"))
+        lost = state == b"uploading" and not await self._has_all(keys, chunks)
+        if lost or state is None:
+            raise StoreUnavailable("a part of the upload was lost; send it again")
         await self._connection.step(
             "publish",
             [keys.job, keys.chunks, ACTIVE, DEADLINES],
@@ -156,7 +167,7 @@ class JobStore:
         """Forgets a job and all that is kept of it."""
         chunks = int(await self._ask(self._redis.hget(keys.job, "chunks")) or 0)
         names = [keys.chunks, keys.fences, keys.completed]
-        for chunk in range(chunks) if chunks else await self._uploaded(keys):
+        for chunk in range(chunks):
             names += [keys.lines(chunk), keys.results(chunk), keys.packed(chunk)]
         await self._ask(self._redis.srem(ACTIVE, keys.member))
         await self._unlink(names)
@@ -223,12 +234,14 @@ class JobStore:
                 return b"".join(loose[number] + b"\n" for number in sorted(loose, key=int))
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _uploaded(self, keys: JobKeys) -> range:
-        """Chunks of an upload that broke off: there is no gap in them."""
-        chunks = 0
-        while await self._ask(self._redis.exists(keys.lines(chunks))):
-            chunks += 1
-        return range(chunks)
+    async def _has_all(self, keys: JobKeys, chunks: int) -> bool:
+        """Whether each chunk is there: a Redis that fell may lack what it was given last."""
+        names = [keys.lines(chunk) for chunk in range(chunks)]
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            if await self._ask(self._redis.exists(*some)) < len(some):
+                return False
+        return True
 
     async def _put_off(self, keys: JobKeys) -> None:
         now, _ = await self._ask(self._redis.time())

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import ServiceError
+from service.errors import ServiceError, StoreUnavailable
 from service.jobs.chunks import Line, count_lines, pack_lines, pack_results, unpack_lines
 from service.jobs.connection import Connection
 from service.jobs.keys import ACTIVE, DEADLINES, GROUP, JobKeys
@@ -99,12 +99,15 @@ class Leases:
     async def lines(self, lease: Lease) -> list[Line]:
         """The chunk's lines that have no result yet.
 
+        Lines that are gone although the chunk is to be worked on are lost, and so is the job.
+
         Raises:
             LeaseLost: the lines are gone, for the job is over.
         """
         redis = self._connection.redis
         packed = await self._connection.ask(redis.get(lease.keys.lines(lease.chunk)))
         if packed is None:
+            await self.fail(lease, StoreUnavailable("lines of the job were lost; send it again"))
             raise LeaseLost
         known = await self._connection.ask(redis.hkeys(lease.keys.results(lease.chunk)))
         done = {int(number) for number in known}
@@ -202,7 +205,7 @@ class Leases:
         await self._held("seal", keys, [*shown, chunks])
 
     async def fail(self, lease: Lease, error: ServiceError) -> None:
-        """Ends the job: its source cannot be read.
+        """Ends the job: its source cannot be read, or its lines are gone.
 
         Raises:
             LeaseLost: it came too late, or the job was cancelled.

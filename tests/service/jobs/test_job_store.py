@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from service.errors import NotFound, Overloaded
+from service.errors import NotFound, Overloaded, StoreUnavailable
 from service.jobs.chunks import Line
 from service.jobs.job_store import JobStore
 from service.jobs.keys import DEADLINES
@@ -69,6 +69,42 @@ async def test_an_upload_that_broke_off_leaves_nothing(store: JobStore, connecti
     await connection.redis.zadd(DEADLINES, later)
     assert await store.sweep() == 1
     assert await connection.redis.keys("*") == []
+
+
+async def test_an_upload_of_which_redis_has_lost_a_part_is_no_job_and_leaves_nothing(
+    store: JobStore, moment, connection
+):
+    for lost in (True, False):
+        keys = await store.create()
+        await store.add(keys, 0, [Line(1, b"{}")])
+        go_back = await moment()
+        await store.add(keys, 1, [Line(2, b"{}")])
+        if lost:
+            await go_back()
+        await store.add(keys, 2, [Line(3, b"{}")])
+        if lost:
+            with pytest.raises(StoreUnavailable, match="lost"):
+                await store.publish(keys, 3, 3)
+            await store.discard(keys)
+            assert await connection.redis.keys() == []
+        else:
+            assert (await store.publish(keys, 3, 3)).state == "queued"
+
+
+async def test_an_upload_that_redis_has_lost_is_no_job_and_leaves_nothing(
+    store: JobStore, moment, connection
+):
+    go_back = await moment()
+    keys = await store.create()
+    await store.add(keys, 0, [Line(1, b"{}")])
+    await go_back()
+    await store.add(keys, 1, [Line(2, b"{}")])
+    with pytest.raises(NotFound):
+        await store.status(keys.id)
+    with pytest.raises(StoreUnavailable, match="lost"):
+        await store.publish(keys, 2, 2)
+    await store.discard(keys)
+    assert await connection.redis.keys() == []
 
 
 async def test_a_job_is_forgotten_with_all_its_keys_when_its_time_has_come(

@@ -153,6 +153,33 @@ async def test_a_holder_that_is_too_late_leaves_nothing_of_a_job_that_is_forgott
     assert await connection.redis.keys() == []
 
 
+async def test_a_job_whose_lines_are_lost_fails_instead_of_being_leased_for_ever(
+    connection, leases, started, store: JobStore
+):
+    job = await started(numbered(100))
+    lease = await leases("a").next()
+    await connection.redis.delete(lease.keys.lines(lease.chunk))
+    with pytest.raises(LeaseLost):
+        await leases("a").lines(lease)
+    status = await store.status(job.id)
+    assert (status.state, status.reason) == ("failed", "lines of the job were lost; send it again")
+    assert await leases("a").next() is None
+
+
+async def test_lines_that_are_gone_because_another_has_finished_them_are_not_lost(
+    connection, leases, started, store: JobStore
+):
+    job = await started(numbered(100))
+    stale = await leases("slow").next()
+    await run_out(connection, stale)
+    lease = await leases("quick").next()
+    await answer_all(leases("quick"), lease)
+    await leases("quick").finish(lease)
+    with pytest.raises(LeaseLost):
+        await leases("slow").lines(stale)
+    assert (await store.status(job.id)).state == "running"
+
+
 async def test_a_full_store_is_told_and_a_finished_chunk_still_finds_room(
     connection, leases, started, ended
 ):
