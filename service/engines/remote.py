@@ -92,7 +92,9 @@ class RemoteEngine(Engine):
 
     @override
     async def start(self) -> None:
-        self._stopped = False
+        self._stopped, self.refused = False, None
+        for replica in self.replicas:
+            replica.begin()
         self._looking = tuple(
             asyncio.create_task(self._look(replica), name=f"look at {replica.url}")
             for replica in self.replicas

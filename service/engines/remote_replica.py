@@ -64,6 +64,11 @@ class Replica:
         self._closed_at: float | None = None
         self._lost = asyncio.Event()
 
+    def begin(self) -> None:
+        """Knows nothing of it, as at first."""
+        self.state, self.refused = "unseen", None
+        self._strikes, self._losses, self._closed_at = 0, 0, None
+
     async def look(self) -> None:
         """Sees whether it can be used; one that is new or was away is checked first."""
         health = await self.health()

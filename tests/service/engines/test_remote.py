@@ -17,6 +17,7 @@ from models.comparison import JudgeImage
 from models.prompts import FilledPrompt
 from models.release import Release
 from service.engines import Generation, GenerationRequest
+from service.engines.on_demand import OnDemandEngine
 from service.engines.remote import RemoteEngine, Servers
 from service.errors import ContextExceeded, EngineUnavailable
 from service.metrics import Metrics
@@ -193,6 +194,38 @@ async def test_a_server_that_cannot_serve_the_release_is_refused_and_says_why(
         assert "context of 100 tokens" in str(engine.refused)
         with pytest.raises(EngineUnavailable):
             await engine.generate(request())
+
+
+async def test_one_that_was_stopped_begins_anew_with_servers_that_were_away(servers, remote, until):
+    found = servers("a", "short")
+    found["a"].up, found["short"].context = False, 100
+    async with remote(found) as engine:
+        await until(lambda: {one.state for one in engine.replicas} == {"down", "refused"})
+        await engine.stop()
+        found["a"].up, found["short"].context = True, 10**6
+        await engine.start()
+        assert engine.state == "starting"
+        await until(lambda: all(one.state == "ready" for one in engine.replicas))
+        assert (await engine.generate(request())).text == "1"
+
+
+async def test_one_that_is_started_on_demand_finds_servers_that_were_away_at_first(
+    servers, release
+):
+    found = servers("a")
+    found["a"].up = False
+    remote = RemoteEngine(
+        release.judge,
+        Servers(("http://a",), NAME),
+        Metrics(CollectorRegistry()),
+        transport=network(found),
+    )
+    engine = OnDemandEngine(remote)
+    with pytest.raises(EngineUnavailable, match="did not start"):
+        await engine.generate(request())
+    found["a"].up = True
+    assert (await engine.generate(request())).text == "1"
+    await engine.stop()
 
 
 @pytest.mark.parametrize(
