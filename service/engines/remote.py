@@ -136,7 +136,11 @@ class RemoteEngine(Engine):
 
     async def _look(self, replica: Replica) -> None:
         while True:
-            await replica.look()
+            try:
+                await replica.look()
+            except Exception:  # what it answered is none of ours
+                _log.exception("unforeseen error at a look at an engine replica", url=replica.url)
+                replica.avoid()
             if all(one.state == "refused" for one in self.replicas):
                 self.refused = replica.refused
             await asyncio.sleep(self._look_every_s)

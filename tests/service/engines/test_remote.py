@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
@@ -224,6 +225,33 @@ async def test_one_that_is_started_on_demand_finds_servers_that_were_away_at_fir
     with pytest.raises(EngineUnavailable, match="did not start"):
         await engine.generate(request())
     found["a"].up = True
+    assert (await engine.generate(request())).text == "1"
+    await engine.stop()
+
+
+async def test_a_server_that_answers_oddly_is_looked_at_again(servers, release, until):
+    found, odd = servers("a"), 0
+
+    async def send(sent: httpx.Request) -> httpx.Response:
+        nonlocal odd
+        if sent.url.path == "/v1/models" and odd < 3:
+            odd += 1
+            return httpx.Response(200, json=[{"data": []}, {}, []][odd - 1])
+        return await found["a"](sent)
+
+    engine = RemoteEngine(
+        release.judge,
+        Servers(("http://a",), NAME),
+        Metrics(CollectorRegistry()),
+        transport=httpx.MockTransport(send),
+        look_every_s=0.01,
+    )
+    with structlog.testing.capture_logs() as logged:
+        await engine.start()
+        await until(lambda: engine.state == "ready")
+    assert [one["event"] for one in logged if one["log_level"] == "error"] == [
+        "unforeseen error at a look at an engine replica"
+    ] * 3
     assert (await engine.generate(request())).text == "1"
     await engine.stop()
 
