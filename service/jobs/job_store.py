@@ -131,16 +131,17 @@ class JobStore:
         Raises:
             NotFound: the tenant has none with this id, or no longer.
         """
-        status = await self.status(job_id, tenant)
         keys = self._keys(job_id, tenant)
-        ended = await self._connection.step(
+        await self.status(job_id, tenant)
+        await self._connection.step(
             "end",
             [keys.job, keys.chunks, keys.fences, ACTIVE, DEADLINES],
             [keys.member, self._settings.retention_s, "cancelled", ""],
         )
-        if ended:
+        status = await self.status(job_id, tenant)
+        if status.state == "cancelled":  # by this step, or by one before that was not told
             await self._unlink([keys.lines(chunk) for chunk in range(status.chunks)])
-        return await self.status(job_id, tenant)
+        return status
 
     async def results(
         self, status: JobStatus, order: ResultOrder, tenant: str = DEFAULT_TENANT

@@ -1,5 +1,6 @@
 -- Makes a job known that names a source; reading it is the first thing to be done.
 -- KEYS: job, chunks, active, deadlines. ARGV: member, group, source, seconds until forgotten
+if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
 local now = redis.call('TIME')[1]
 redis.call('HSET', KEYS[1], 'state', 'queued', 'created_s', now, 'total', 0, 'chunks', 0,
   'source', ARGV[3])

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from service.errors import NotFound, Overloaded, StoreUnavailable
 from service.jobs.chunks import Line
+from service.jobs.connection import Connection
 from service.jobs.job_store import JobStore
-from service.jobs.keys import DEADLINES
+from service.jobs.keys import DEADLINES, SOURCE
 from service.jobs.leases import Result
 from service.settings import JobSettings
 
@@ -29,6 +32,29 @@ async def test_a_job_that_does_not_exist_is_not_found(name: str, store: JobStore
         await store.status(name)
     with pytest.raises(NotFound):
         await store.cancel(name)
+
+
+class Twice(Connection):
+    """Takes each step again, as one whose answer came too late."""
+
+    async def step(self, name: str, keys: list[str], arguments: Sequence[str | int | bytes]) -> Any:
+        await super().step(name, keys, arguments)
+        return await super().step(name, keys, arguments)
+
+
+async def test_a_step_that_is_taken_twice_does_what_it_does_once(redis_url: str, leases):
+    connection = Twice(redis_url)
+    store = JobStore(connection, JobSettings())
+    keys = await store.create()
+    await store.add(keys, 0, [Line(1, b"{}")])
+    assert (await store.publish(keys, 1, 1)).state == "queued"
+    assert (await store.cancel(keys.id)).state == "cancelled"
+    assert await connection.redis.keys("*:lines:*") == []
+    job = await store.open("file:///pairs/p.jsonl")
+    assert (job.state, job.total, job.chunks) == ("queued", 0, 0)
+    assert (await leases("a").next()).chunk == SOURCE
+    assert await leases("a").next() is None
+    await connection.close()
 
 
 async def test_a_job_is_its_tenants_alone(started, store: JobStore, working, ended):
