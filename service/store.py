@@ -312,19 +312,20 @@ class Store:
             self._unavailable(error)
 
     def _answered(self) -> None:
-        """Notes that Redis does answer."""
+        """Notes that Redis does answer, to a caller that is still there."""
         self._in_vain = 0
         stop_if_cancelled()  # redis-py 8 finishes its command and forgets the cancellation
 
     def _unavailable(self, error: Exception) -> None:
+        """Notes that Redis does not answer, to a caller that is still there."""
         self._metrics.cache.labels("unavailable").inc()
-        if isinstance(error, _Quiet):
-            return
         if isinstance(error, _AWAY):
             self._in_vain += 1
             if self._in_vain >= _MOST_IN_VAIN:
                 self._quiet_until = time.monotonic() + self._quiet_s
-        _log.warning("store unavailable", error=type(error).__name__)
+        if not isinstance(error, _Quiet):
+            _log.warning("store unavailable", error=type(error).__name__)
+        stop_if_cancelled()  # as above; nobody waits for what would be done without it
 
 
 def comparison_key(comparison: Comparison) -> str:

@@ -57,11 +57,13 @@ class Connection:
         Raises:
             StoreUnavailable: Redis is gone, slow or full.
         """
+        # However the command ends: redis-py 8 finishes it and forgets a cancellation meanwhile.
         try:
             answer = await cast("Awaitable[Any]", command)
         except (RedisError, OSError, TimeoutError) as cause:
+            stop_if_cancelled()
             if "OOM" in str(cause):
                 raise StoreUnavailable("there is no room for more in the job store") from cause
             raise StoreUnavailable("the job store does not answer") from cause
-        stop_if_cancelled()  # redis-py 8 finishes its command and forgets the cancellation
+        stop_if_cancelled()
         return answer

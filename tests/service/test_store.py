@@ -183,6 +183,33 @@ async def test_a_caller_that_gives_up_stops_wherever_the_call_is(
     assert lost == []
 
 
+async def test_a_caller_that_gives_up_is_not_told_of_a_miss_when_redis_then_fails(
+    lone_redis: tuple[str, int], metrics: Metrics
+):
+    url, process = lone_redis
+    store = Store(url, CacheSettings(), metrics, quiet_s=0)
+    lost: list[tuple[int, object]] = []
+    for steps in range(1, 12):
+        await store.judgement("f:abc")
+        os.kill(process, signal.SIGSTOP)
+        calls = [
+            asyncio.create_task(call)
+            for call in (store.judgement("f:abc"), store.claim("f:abc", "token", 5))
+        ]
+        try:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            for call in calls:
+                assert call.cancel()
+            for ended in await asyncio.gather(*calls, return_exceptions=True):
+                if not isinstance(ended, asyncio.CancelledError):
+                    lost.append((steps, ended))
+        finally:
+            os.kill(process, signal.SIGCONT)
+    assert lost == []
+    await store.close()
+
+
 def test_the_key_begins_with_the_releases_fingerprint():
     key = judgement_key("f1", COMPARISON, OPTIONS, None)
     assert key is not None

@@ -1,13 +1,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from service.errors import StoreUnavailable
 from service.jobs.connection import Connection
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_a_caller_that_has_left_is_not_told_that_the_store_is_gone():
+    connection = Connection("redis://127.0.0.1:1", retries=0)
+
+    async def forgetting() -> None:
+        """A command in which a cancellation is lost, as in redis-py."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        raise RedisTimeout
+
+    asking = asyncio.create_task(connection.ask(forgetting()))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await connection.close()
 
 
 async def test_a_store_that_takes_connections_and_is_silent_is_given_up_after_so_many_tries():
