@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,7 +28,7 @@ from service.judging import (
 from service.metrics import Metrics
 from service.rubric_gate import Attempt, Gated, RubricGate
 from service.settings import JudgingSettings
-from service.store import RubricRecord, Store, judgement_key
+from service.store import RubricRecord, Store, flight_key, judgement_key
 
 _JUDGEMENT = TypeAdapter(Judgement)
 _SAMPLED = ("voted", "undecided", "evaluator")
@@ -184,7 +185,7 @@ class Scoring:
         if key is None or not call.use_cache:
             judgement, cached = await make(), False
         else:
-            judgement, cached = await self._once(key, make)
+            judgement, cached = await self._once(key, flight_key(key, options), make)
         if cached:
             judgement = replace(judgement, usage=Usage())
         else:
@@ -195,13 +196,14 @@ class Scoring:
         return judgement, cached
 
     async def _once(
-        self, key: str, make: Callable[[], Coroutine[None, None, Judgement]]
+        self, key: str, flight: str, make: Callable[[], Coroutine[None, None, Judgement]]
     ) -> tuple[Judgement, bool]:
         """The judgement that is kept, that somebody is making right now, or that `make` makes."""
         kept = await self._kept(key)
         if kept is not None:
             return kept, True
-        judgement, made = await self._flights.run(key, lambda: self._kept(key, counted=False), make)
+        kept_meanwhile = partial(self._kept, key, counted=False)
+        judgement, made = await self._flights.run(flight, kept_meanwhile, make)
         return judgement, not made
 
     async def write_rubric(self, call: Call, label: int | None = None) -> RubricWritten:

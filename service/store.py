@@ -354,6 +354,14 @@ def judgement_key(
     return f"{fingerprint}:{_digest(asked)}"
 
 
+def flight_key(key: str, options: JudgingOptions) -> str:
+    """Under what a judgement is made once for all who ask meanwhile; `key` is where it is kept.
+
+    Votes may be sampled under order escalate: those who want others must not be given the same.
+    """
+    return f"{key}:{options.seed}" if options.order == "escalate" else key
+
+
 def _compared(comparison: Comparison) -> dict[str, Any]:
     return {
         "question": comparison.question,

@@ -20,7 +20,7 @@ from service.errors import StoreUnavailable
 from service.judging import JudgingOptions
 from service.metrics import Metrics
 from service.settings import CacheSettings
-from service.store import RubricRecord, Store, comparison_key, judgement_key
+from service.store import RubricRecord, Store, comparison_key, flight_key, judgement_key
 
 pytestmark = pytest.mark.anyio
 
@@ -254,6 +254,15 @@ def test_what_cannot_change_a_judgement_leaves_the_key():
     for options in (replace(OPTIONS, seed=5), replace(OPTIONS, priority="batch")):
         assert judgement_key("f", COMPARISON, options, RUBRIC) == key
     assert judgement_key("f", COMPARISON, OPTIONS, replace(RUBRIC, justification=None)) == key
+
+
+def test_votes_are_made_for_those_alone_who_want_the_same_ones():
+    escalating = replace(OPTIONS, order="escalate")
+    key = judgement_key("f", COMPARISON, escalating, RUBRIC)
+    assert key is not None
+    assert judgement_key("f", COMPARISON, replace(escalating, seed=5), RUBRIC) == key
+    assert flight_key(key, replace(escalating, seed=5)) != flight_key(key, escalating)
+    assert flight_key(key, replace(OPTIONS, seed=5)) == flight_key(key, OPTIONS)
 
 
 def test_a_sampled_judgement_has_no_key():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -269,8 +270,19 @@ async def test_escalation_ends_with_the_stronger_evaluator_and_says_what_it_took
 async def test_escalation_that_needed_no_votes_is_kept(start_gateway):
     gateway = await start_gateway(prefers(0.99))
     sent = {"rubric": {"text": "1. Length (100%)"}, "depth": "verdict", "order": "escalate"}
-    first, second = (await gateway.score(**sent)).json(), (await gateway.score(**sent)).json()
+    first = (await gateway.score(**sent)).json()
+    second = (await gateway.score(**sent, seed=5)).json()
     assert (first["stopped"], second["stopped"], second["cached"]) == ("sure", "sure", True)
+
+
+async def test_escalations_at_the_same_time_take_votes_for_each_seed(start_gateway):
+    gateway = await start_gateway(torn, seconds=0.1)
+    sent = {"rubric": {"text": "1. Length (100%)"}, "depth": "verdict", "order": "escalate"}
+    asked = (gateway.score(**sent, seed=seed) for seed in (0, 1000, 1000))
+    answers = [answer.json() for answer in await asyncio.gather(*asked)]
+    votes = [one.seed // 1000 for one in gateway.engine.requests if one.temperature > 0]
+    assert votes.count(0) == votes.count(1) > 0
+    assert sorted(one["cached"] for one in answers) == [False, False, True]
 
 
 async def test_escalation_brings_its_own_votes(gateway):
