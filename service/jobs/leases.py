@@ -8,6 +8,7 @@ result, kept before the chunk leaves the stream.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,20 +78,28 @@ class Leases:
         self._consumer = consumer
         self._lease_ms = int(settings.lease_s * 1000)
 
-    async def next(self) -> Lease | None:
+    async def next(
+        self, reading: Collection[JobKeys] = (), *, sources: bool = True
+    ) -> Lease | None:
         """A chunk to work on, of any job with the same likelihood; None when there is none.
+
+        Args:
+            reading: jobs whose sources this worker reads. They are always looked at: where
+                many jobs wait to be read, few of any others would have a chunk.
+            sources: whether it may be a source to be read.
 
         Raises:
             StoreUnavailable: see `Connection`; so do all others.
         """
         redis = self._connection.redis
         members = await self._connection.ask(redis.srandmember(ACTIVE, _JOBS_LOOKED_AT))
-        random.shuffle(members)
-        for keys in map(JobKeys.of_member, members):
+        jobs = list({*map(JobKeys.of_member, members), *reading})
+        random.shuffle(jobs)
+        for keys in jobs:
             found = await self._connection.step(
                 "lease",
                 [keys.job, keys.chunks, keys.fences],
-                [GROUP, self._consumer, self._lease_ms],
+                [GROUP, self._consumer, self._lease_ms, int(sources)],
             )
             if found is not None:
                 return Lease(keys, *found)

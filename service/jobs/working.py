@@ -33,6 +33,7 @@ _LONGEST_RENEWAL_S = 1.0  # a cancelled job is noticed at a renewal
 _MOST_TRIES = 8
 _SUSPECT_TRIES = 2
 _MOST_HELD_BYTES = 256 * 2**20
+_MOST_SOURCES = 4  # read at once: each holds a piece of its file, of Parquet a group of rows
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +103,8 @@ class Working:
 
     async def _next(self) -> _Chunk | None:
         try:
-            lease = await self._leases.next()
+            reading = {chunk.lease.keys for chunk in self._chunks if chunk.lease.chunk == SOURCE}
+            lease = await self._leases.next(reading, sources=len(reading) < _MOST_SOURCES)
             if lease is None:
                 return None
             lines = [] if lease.chunk == SOURCE else await self._leases.lines(lease)

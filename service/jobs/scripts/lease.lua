@@ -1,10 +1,15 @@
 -- Leases a chunk: one whose lease ran out, or else the next one that nobody has had.
--- KEYS: job, chunks, fences. ARGV: group, consumer, lease in ms
+-- KEYS: job, chunks, fences. ARGV: group, consumer, lease in ms, whether it may be a source (1 or 0)
 -- Returns nil, or the chunk's entry, its number and the fence that later steps must show.
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= 'queued' and state ~= 'running' then return false end
+-- A source is the first entry of its job; as long as nobody has had it, there is no other.
+local first = ARGV[4] == '1' and '-' or '1-0'
+if first ~= '-' and state == 'queued' and redis.call('HEXISTS', KEYS[1], 'source') == 1 then
+  return false
+end
 local found
-local late = redis.call('XPENDING', KEYS[2], ARGV[1], 'IDLE', ARGV[3], '-', '+', 1)
+local late = redis.call('XPENDING', KEYS[2], ARGV[1], 'IDLE', ARGV[3], first, '+', 1)
 if #late > 0 then
   found = redis.call('XCLAIM', KEYS[2], ARGV[1], ARGV[2], ARGV[3], late[1][1])
 else

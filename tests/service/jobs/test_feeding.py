@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,30 @@ async def test_reading_waits_for_those_who_work(
         await asyncio.sleep(0.02)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_worker_reads_a_few_sources_at_once_and_finds_other_work_meanwhile(
+    folder: Path, allowing: dict[str, Any], store: JobStore, started, working, ended
+):
+    (folder / "endless.jsonl").touch()
+    os.truncate(folder / "endless.jsonl", 2**40)  # one line, of which nothing is on the disk
+    jobs = [await store.open(f"file://{folder}/endless.jsonl") for _ in range(6)]
+
+    async def states() -> Counter[str]:
+        return Counter([(await store.status(job.id)).state for job in jobs])
+
+    async with working(judged, **allowing):
+        while (await states())["running"] < 4:
+            await asyncio.sleep(0.02)
+        for _ in range(3):
+            status, _ = await ended(await started(numbered(10)))
+            assert status.ok == 10
+        assert await states() == {"running": 4, "queued": 2}
+        reading = [job for job in jobs if (await store.status(job.id)).state == "running"]
+        await store.cancel(reading[0].id)
+        while (await states())["running"] < 4:
+            await asyncio.sleep(0.02)
+    assert await states() == {"running": 4, "queued": 1, "cancelled": 1}
 
 
 async def test_a_cancelled_job_is_not_read_on(folder: Path, allowing, store: JobStore, leases):

@@ -9,7 +9,7 @@ from service.errors import InvalidRequest, StoreUnavailable
 from service.jobs.chunks import Line
 from service.jobs.connection import Connection
 from service.jobs.job_store import JobStore
-from service.jobs.keys import GROUP, JobKeys
+from service.jobs.keys import GROUP, SOURCE, JobKeys
 from service.jobs.leases import Lease, LeaseLost, Leases, Result
 from service.settings import JobSettings
 
@@ -74,6 +74,21 @@ async def test_one_that_ran_out_is_found_behind_many_that_are_held(connection, s
     await run_out(connection, lost)
     found = await leases("alive").next()
     assert (found.chunk, found.fence) == (lost.chunk, 2)
+
+
+async def test_who_wants_no_source_gets_none_and_finds_chunks_all_the_same(
+    connection, leases, store: JobStore
+):
+    for _ in range(100):
+        await store.open("file:///pairs/waiting.jsonl")
+    assert await leases("a").next(sources=False) is None
+    source = await leases("a").next()
+    await leases("a").extend(source, 0, [Line(1, b"{}")])
+    await run_out(connection, source)
+    found = await leases("a").next({source.keys}, sources=False)
+    assert (found.keys, found.chunk) == (source.keys, 0)
+    assert await leases("a").next({source.keys}, sources=False) is None
+    assert (await leases("a").next()).chunk == SOURCE
 
 
 async def test_a_renewed_lease_does_not_run_out(connection, leases, started):
