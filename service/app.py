@@ -181,7 +181,7 @@ def _build_engine(release: Release, role: Role, settings: Settings, metrics: Met
         servers = Servers(
             settings.engine_urls[role.name], served_name(release, role), settings.engine_api_key
         )
-        return RemoteEngine(role, servers, metrics)
+        return RemoteEngine(role, servers, metrics, patience_s=settings.engine_patience_s)
     from service.engines.vllm_arguments import prepare_environment
     from service.engines.vllm_inprocess import VllmEngine
 

@@ -53,6 +53,7 @@ class RemoteEngine(Engine):
         metrics: counts their deaths.
         transport: used instead of the network.
         look_every_s: how often each server's health is asked.
+        patience_s: how long nothing may come of a server's work; see `Progress`.
     """
 
     def __init__(
@@ -63,13 +64,15 @@ class RemoteEngine(Engine):
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         look_every_s: float = 2.0,
+        patience_s: float = 60.0,
     ) -> None:
         secret = servers.api_key.get_secret_value() if servers.api_key else None
         key = {"authorization": f"Bearer {secret}"} if secret else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
         self._client = httpx.AsyncClient(headers=key, limits=limits, transport=transport)
+        died = metrics.engine_deaths.labels
         self.replicas = tuple(
-            Replica(url, role, servers.name, self._client, metrics.engine_deaths.labels(url).inc)
+            Replica(url, role, servers.name, self._client, died(url).inc, patience_s)
             for url in servers.urls
         )
         self.metrics = metrics

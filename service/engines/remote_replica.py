@@ -15,7 +15,9 @@ from models.errors import ReleaseInvalid
 from models.prompts import FilledPrompt
 from models.release import Role
 from models.release_checks import check_role
+from service.concurrency import unless
 from service.engines.contract import Generation, GenerationRequest
+from service.engines.progress import Progress
 from service.engines.remote_chat import ReplicaLost, completion, conversation, generation
 from service.engines.vllm_common import FEWEST_ANSWER_TOKENS, SERVED, probe
 from service.errors import ContextExceeded
@@ -48,6 +50,7 @@ class Replica:
         name: str,
         client: httpx.AsyncClient,
         died: Callable[[], object],
+        patience_s: float,
     ) -> None:
         self.url = url.rstrip("/")
         self.load = 0
@@ -63,6 +66,7 @@ class Replica:
         self._losses = 0
         self._closed_at: float | None = None
         self._lost = asyncio.Event()
+        self._progress = Progress(self._ask_first, patience_s)
 
     def begin(self) -> None:
         """Knows nothing of it, as at first."""
@@ -76,6 +80,10 @@ class Replica:
             self._strikes, self._closed_at = 0, None
             if self.state not in ("ready", "refused"):  # what is served changes with a restart
                 await self._admit()
+            elif self.state == "ready" and await self._progress.stalled():
+                _log.error("engine replica hangs", url=self.url, role=self._role.name)
+                self.avoid()
+                self.abandon()
         elif health == "closed":
             self._find_closed()
         else:
@@ -139,7 +147,10 @@ class Replica:
         try:
             body = await asyncio.to_thread(conversation, request.prompt, request.prefill)
             body |= completion(request, self._labels) | {"model": self._model}
-            answer = await self._unless_lost(self._post("/v1/chat/completions", body))
+            lost = ReplicaLost("it does not answer any more")
+            with self._progress.generating():
+                posting = self._post("/v1/chat/completions", body)
+                answer = await unless(self._lost, posting, lost)
         finally:
             self.load -= 1
         found = generation(answer, request, self._labels)
@@ -172,13 +183,17 @@ class Replica:
                     f"{self._role.config.context_tokens}"
                 )
             self._labels = await check_role(self._role, self)
-            # With a priority, for a server without priority scheduling refuses that.
-            request = GenerationRequest(first, 1, read_labels=True, priority="batch")
-            body = await asyncio.to_thread(conversation, first)
-            body |= completion(request, self._labels) | {"model": self._model}
-            generation(await self._post("/v1/chat/completions", body), request, self._labels)
+            await self._ask_first()
         except ContextExceeded as error:
             raise ReleaseInvalid(f"the server refused a probe: {error.__cause__}") from error
+
+    async def _ask_first(self) -> None:
+        """One token, the least that it can be asked for."""
+        # With a priority, for a server without priority scheduling refuses that.
+        request = GenerationRequest(probe(self._role), 1, read_labels=True, priority="batch")
+        body = await asyncio.to_thread(conversation, request.prompt)
+        body |= completion(request, self._labels) | {"model": self._model}
+        generation(await self._post("/v1/chat/completions", body), request, self._labels)
 
     async def health(self) -> Health:
         """What it says itself; `closed` when nobody listens there."""
@@ -214,19 +229,6 @@ class Replica:
             )
         _log.warning("engine replica failed", url=self.url, status=answer.status_code, said=said)
         raise ReplicaLost(f"status {answer.status_code}")
-
-    async def _unless_lost(self, asking: Any) -> dict[str, Any]:
-        """Its answer, or `ReplicaLost` as soon as it is known to be away."""
-        answering, losing = asyncio.create_task(asking), asyncio.create_task(self._lost.wait())
-        try:
-            await asyncio.wait({answering, losing}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                raise ReplicaLost("it does not answer any more")
-            return answering.result()
-        finally:
-            for task in (answering, losing):
-                task.cancel()
-            await asyncio.gather(answering, losing, return_exceptions=True)
 
 
 class _Said(Exception):

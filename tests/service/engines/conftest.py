@@ -26,6 +26,7 @@ class FakeVllm:
         name: of the model.
         go: nothing is answered before it is set.
         up: whether the process lives.
+        completed: answers a chat completion.
         listening: whether it takes more than it has.
     """
 
@@ -47,6 +48,7 @@ class FakeVllm:
         self.healthy = True
         self.failing: httpx.Response | None = None
         self.finish = "stop"
+        self.completed = self._completed_in_turn
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         if not (self.up and self.listening):
@@ -62,9 +64,9 @@ class FakeVllm:
             tokens = self.tokens(body)
             return httpx.Response(200, json={"tokens": tokens, "max_model_len": self.context})
         assert request.url.path == "/v1/chat/completions"
-        return await self._completed(body)
+        return await self.completed(body)
 
-    async def _completed(self, body: dict[str, Any]) -> httpx.Response:
+    async def _completed_in_turn(self, body: dict[str, Any]) -> httpx.Response:
         self.asked.append(body)
         self.running += 1
         try:
@@ -76,9 +78,10 @@ class FakeVllm:
             self.running -= 1
         if not self.up:
             raise httpx.RemoteProtocolError("gone")
-        return self.failing or httpx.Response(200, json=self._answer(body))
+        return self.failing or httpx.Response(200, json=self.answer(body))
 
-    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A chat completion of what the script says."""
         text = self.script(body)
         return {
             "choices": [

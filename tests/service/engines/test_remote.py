@@ -381,6 +381,46 @@ async def test_a_request_is_tried_on_two_servers_and_no_more(servers, remote, un
     assert sorted(len(server.asked) for server in found.values()) == [0, 1, 1]
 
 
+async def test_a_server_that_says_it_is_well_and_does_nothing_loses_what_it_has_to_another(
+    servers, remote, until
+):
+    found = servers("a", "b")
+    async with remote(found, patience_s=0.05) as engine:
+        await until(lambda: all(one.state == "ready" for one in engine.replicas))
+        for server in found.values():
+            server.go.clear()
+        asking = asyncio.create_task(engine.generate(request(picture("x"), "Which?")))
+        await until(lambda: any(server.running for server in found.values()))
+        [hanging] = [server for server in found.values() if server.running]
+        [other] = [server for server in found.values() if server is not hanging]
+        other.go.set()
+        assert (await asking).text == "1"
+        assert counted(engine, "engine_retries") == 1
+        assert sorted(one.state for one in engine.replicas) == ["down", "ready"]
+        hanging.go.set()
+        await until(lambda: all(one.state == "ready" for one in engine.replicas))
+
+
+async def test_a_server_whose_work_takes_long_keeps_it(servers, remote, until):
+    found = servers("a")
+    async with remote(found, patience_s=0.02) as engine:
+        asked = found["a"].asked
+        release = asyncio.Event()
+
+        async def held(body: dict[str, Any]) -> httpx.Response:
+            asked.append(body)
+            if body["max_completion_tokens"] > 1:
+                await release.wait()
+            return httpx.Response(200, json=found["a"].answer(body))
+
+        found["a"].completed = held
+        asking = asyncio.create_task(engine.generate(request(max_tokens=20)))
+        await until(lambda: len(asked) >= 3)  # it, and two probes
+        release.set()
+        assert (await asking).text == "1"
+        assert engine.state == "ready"
+
+
 async def test_a_server_that_hangs_loses_what_it_has_to_another(servers, remote, until):
     found = servers("a", "b")
     async with remote_ready(remote, found, until) as engine:
