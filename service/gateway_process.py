@@ -92,6 +92,7 @@ class _DrainingServer(uvicorn.Server):
             host=settings.host,
             port=settings.port,
             http=bounded_heads(settings.limits.head_s),
+            ws="none",  # nobody here speaks it, and its protocol has bounds of its own
             lifespan="on",  # by default an app that cannot start is served all the same
             log_config=None,
             access_log=False,

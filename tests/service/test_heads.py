@@ -7,7 +7,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.heads import bounded_heads
+from service.heads import MOST_BYTES, bounded_heads
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +32,12 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed.is_set()
 
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
 
 async def slow(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.sleep(4 * HEAD_S)
@@ -39,10 +45,23 @@ async def slow(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
-def connected() -> tuple[Any, Transport]:
-    config = uvicorn.Config(slow, log_config=None, lifespan="off", timeout_keep_alive=600)
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Says how much came: header fields, bytes of the body."""
+    count, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        count, more = count + len(message["body"]), message["more_body"]
+    told = b"%d fields, %d bytes;" % (len(scope["headers"]), count)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": told})
+
+
+def connected(app: Any = slow, head_s: float = HEAD_S) -> tuple[Any, Transport]:
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_keep_alive=600)
     config.load()
-    protocol = bounded_heads(HEAD_S)(config, ServerState(), {})
+    protocol = bounded_heads(head_s)(config, ServerState(), {})
     transport = Transport()
     protocol.connection_made(transport)
     return protocol, transport
@@ -87,3 +106,106 @@ async def test_the_next_request_on_the_connection_is_held_to_it_too():
     assert not transport.closed.is_set()
     protocol.data_received(WHOLE[:20])
     await transport.closed.wait()
+
+
+LONG_S = 600.0
+POST = b"POST / HTTP/1.1\r\nhost: here\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def of_length(count: int) -> bytes:
+    """A head of a request, of so many bytes."""
+    head = WHOLE[:-2] + b"x-long: \r\n\r\n"
+    return head.replace(b"x-long: ", b"x-long: " + b"a" * (count - len(head)))
+
+
+async def until_told(transport: Transport, told: bytes, times: int = 1) -> None:
+    while transport.said.count(told) < times:
+        assert not transport.closed.is_set(), transport.said
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("at_once", [1, 1000, 2**18])
+@pytest.mark.parametrize("count", [60_000, MOST_BYTES])
+async def test_a_long_head_is_read_however_it_comes(count: int, at_once: int):
+    protocol, transport = connected(echo, LONG_S)
+    head = of_length(count)
+    for at in range(0, count, at_once):
+        protocol.data_received(head[at : at + at_once])
+    await until_told(transport, b"2 fields, 0 bytes;")
+    assert not transport.closed.is_set()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        WHOLE[:-2] + b"x-long: " + b"a" * 10**6,
+        WHOLE[:-2] + b"a:b\r\n" * 10**5,
+        b"GET /" + b"a" * 10**6,
+        b"\r\n" * 10**5,
+    ],
+    ids=["one field", "many fields", "a path", "empty lines"],
+)
+@pytest.mark.parametrize("at_once", [1000, 2**18])
+async def test_a_head_without_end_is_refused_and_nothing_more_of_it_is_kept(
+    at_once: int, sent: bytes
+):
+    protocol, transport = connected(echo, LONG_S)
+    for at in range(0, len(sent), at_once):
+        protocol.data_received(sent[at : at + at_once])
+    assert transport.said.startswith(b"HTTP/1.1 431 ")
+    assert transport.said.count(b"HTTP/1.1") == 1
+    assert b"\r\nconnection: close\r\n" in transport.said
+    assert sum(len(value) for _, value in protocol.headers or ()) < MOST_BYTES
+    assert len(protocol.headers or ()) < MOST_BYTES
+
+
+async def test_who_was_refused_has_the_time_of_a_head_to_read_that():
+    protocol, transport = connected(echo)
+    protocol.data_received(WHOLE[:-2] + b"a:b\r\n" * 10**5)
+    assert not transport.closed.is_set()
+    protocol.data_received(b"\r\n" + WHOLE)
+    await transport.closed.wait()
+    assert transport.said.count(b"HTTP/1.1") == 1
+
+
+async def test_a_head_without_end_behind_a_request_in_work_ends_both():
+    protocol, transport = connected(slow, LONG_S)
+    protocol.data_received(WHOLE + WHOLE[:-2] + b"a:b\r\n" * 10**5)
+    assert transport.closed.is_set()
+    assert transport.said == b""
+
+
+async def test_what_comes_with_a_head_does_not_count():
+    protocol, transport = connected(echo, LONG_S)
+    for size in (10, 10**6):
+        told = b"2 fields, %d bytes;" % size
+        request = POST + b"content-length: %d\r\n\r\n" % size + b"a" * size
+        protocol.data_received(request + request)
+        await until_told(transport, told, 2)
+    for at_once in (1, 7000):
+        chunked = CHUNKED + b"%x\r\n%b\r\n" % (at_once, b"a" * at_once) * 20_000 + b"0\r\n\r\n"
+        protocol.data_received(chunked)
+        await until_told(transport, b"2 fields, %d bytes;" % (20_000 * at_once))
+    assert not transport.closed.is_set()
+
+
+@pytest.mark.parametrize("trailer", [b"a:b\r\n", b"a: " + b"b" * 10**5])
+@pytest.mark.parametrize("body", [b"", b"1\r\na\r\n"])
+async def test_trailers_close_the_connection(body: bytes, trailer: bytes):
+    protocol, transport = connected(echo, LONG_S)
+    protocol.data_received(CHUNKED + body + b"0\r\n")
+    protocol.data_received(trailer)
+    protocol.data_received(b"c:d\r\n")
+    assert transport.closed.is_set()
+    assert protocol.cycle.scope["headers"] == [
+        (b"host", b"here"),
+        (b"transfer-encoding", b"chunked"),
+    ]
+
+
+async def test_the_extension_of_a_chunk_may_not_go_on_for_ever():
+    protocol, transport = connected(echo, LONG_S)
+    protocol.data_received(CHUNKED + b"1;")
+    protocol.data_received(b"a" * 10**6)
+    assert transport.closed.is_set()
