@@ -1,8 +1,8 @@
 """Sending an answer; and the same one again to a request that comes again.
 
 With an ``Idempotency-Key`` header the answer to a request is kept for its tenant. The same request
-under the same key gets it again, also while the first is still in work; another request under it is
-refused. Errors are not kept: they are to be tried again.
+to the same release under the same key gets it again, also while the first is still in work; another
+request or release under it is refused. Errors are not kept: they are to be tried again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 from fastapi import Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from service.api.gateway import gateway_of
+from service.api.gateway import Serving, gateway_of
 from service.api.intake import BODY_DIGEST, unless_gone
 from service.api.schemas import TimingOut
 from service.errors import InvalidRequest
@@ -46,9 +46,10 @@ class Answer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """An answer, and of which request it is."""
+    """An answer, and of which request and of which release it is."""
 
     asked: str
+    release: str
     status: str
     text: str
     spent: str
@@ -57,11 +58,18 @@ class _Kept:
 _KEPT = TypeAdapter(_Kept)
 
 
-async def answered(request: Request, work: Callable[[], Coroutine[None, None, Answer]]) -> Response:
+async def answered(
+    request: Request, serving: Serving, work: Callable[[], Coroutine[None, None, Answer]]
+) -> Response:
     """The answer that `work` gives, or gave before under the same ``Idempotency-Key``.
 
+    Args:
+        request: whose answer it is.
+        serving: what `work` asks: another release's answer is another one.
+        work: makes it.
+
     Raises:
-        InvalidRequest: the key is none, or was used for another request.
+        InvalidRequest: the key is none, or was used for another request or release.
         ClientGone: the caller left.
     """
     key = request.headers.get(_HEADER)
@@ -70,11 +78,11 @@ async def answered(request: Request, work: Callable[[], Coroutine[None, None, An
         return _response(request, answer.status, answer.model_dump_json(), _spent(answer.timing))
     if not _KEY.fullmatch(key):
         raise InvalidRequest("Idempotency-Key is not 1 to 255 visible ASCII characters")
-    return await unless_gone(request, _once(request, key, work))
+    return await unless_gone(request, _once(request, key, serving.release.fingerprint, work))
 
 
 async def _once(
-    request: Request, key: str, work: Callable[[], Coroutine[None, None, Answer]]
+    request: Request, key: str, release: str, work: Callable[[], Coroutine[None, None, Answer]]
 ) -> Response:
     gateway = gateway_of(request)
     asked = f"{request.url.path} {request.scope['state'][BODY_DIGEST]}"
@@ -92,7 +100,7 @@ async def _once(
         if (other := await kept()) is not None:  # another request was quicker under this key
             return other
         text, spent = answer.model_dump_json(), _spent(answer.timing)
-        made = _Kept(asked, answer.status, text, spent)
+        made = _Kept(asked, release, answer.status, text, spent)
         await gateway.store.keep_answer(name, asdict(made))
         return made
 
@@ -100,10 +108,12 @@ async def _once(
     made = False
     if found is None:
         # Only the same request is waited for: another one has its own time, and its own errors.
-        flight = hashlib.sha256(f"{name} {asked}".encode()).hexdigest()
+        flight = hashlib.sha256(f"{name} {release} {asked}".encode()).hexdigest()
         found, made = await gateway.flights.run(f"answer:{flight}", kept, make)
     if found.asked != asked:
         raise InvalidRequest("this Idempotency-Key was used for another request")
+    if found.release != release:
+        raise InvalidRequest("this Idempotency-Key was used with another release")
     response = _response(request, found.status, found.text, found.spent)
     if not made:
         response.headers["idempotent-replayed"] = "true"

@@ -35,7 +35,7 @@ async def score(request: Request) -> Response:
     gateway = gateway_of(request)
     asked = await received(request, ScoreRequest)
     serving = await gateway.chosen(request, asked.question, asked.run_id)
-    return await answered(request, lambda: score_answer(serving, asked))
+    return await answered(request, serving, lambda: score_answer(serving, asked))
 
 
 @router.post("/rubric", response_model=RubricAnswer, openapi_extra=takes(RubricRequest))
@@ -51,7 +51,7 @@ async def rubric(request: Request) -> Response:
         name = asked.id or f"rubric_{uuid4().hex}"
         return RubricAnswer.of(done, name, serving.release, asked.label)
 
-    return await answered(request, work)
+    return await answered(request, serving, work)
 
 
 @router.post("/verify", response_model=VerifyAnswer, openapi_extra=takes(VerifyRequest))
@@ -69,7 +69,7 @@ async def verify(request: Request) -> Response:
         verified = await serving.verifying.verify(asked.call(), asked.better, asked.evaluator)
         return VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", serving.release)
 
-    return await answered(request, work)
+    return await answered(request, serving, work)
 
 
 @router.post("/rank", response_model=RankAnswer, openapi_extra=takes(RankRequest))
@@ -89,7 +89,7 @@ async def rank(request: Request) -> Response:
         ranked = await serving.rankings.rank(asked.call(), asked.options())
         return RankAnswer.of(ranked, asked.id or f"rank_{uuid4().hex}", serving.release)
 
-    return await answered(request, work)
+    return await answered(request, serving, work)
 
 
 async def score_answer(serving: Serving, asked: ScoreRequest) -> ScoreAnswer:

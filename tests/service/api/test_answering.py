@@ -50,6 +50,34 @@ async def test_another_request_under_the_same_key_is_refused(gateway):
         assert answer.json()["detail"] == "this Idempotency-Key was used for another request"
 
 
+@pytest.fixture
+async def two_releases(start_gateway, bare_release: str):
+    return await start_gateway(images=None, rollout={"release": bare_release}, seconds=0.1)
+
+
+async def ask_release(gateway, release: str):
+    headers = {"idempotency-key": "k", "x-proxy-grm-release": release}
+    return await gateway.client.post("/score", json=BODY, headers=headers)
+
+
+async def test_another_release_under_the_same_key_is_refused(two_releases):
+    first = await ask_release(two_releases, "tiny")
+    other = await ask_release(two_releases, "small")
+    assert first.json()["release"]["name"] == "tiny"
+    assert (other.status_code, other.json()["code"]) == (422, "invalid_request")
+    assert other.json()["detail"] == "this Idempotency-Key was used with another release"
+    by_fingerprint = await ask_release(two_releases, first.json()["release"]["fingerprint"])
+    unnamed = await ask(two_releases, "k")
+    assert by_fingerprint.content == unnamed.content == first.content
+
+
+async def test_no_release_is_given_what_another_makes_at_the_same_time(two_releases):
+    answers = await asyncio.gather(*(ask_release(two_releases, one) for one in ("tiny", "small")))
+    assert sorted(answer.status_code for answer in answers) == [200, 422]
+    for asked, answer in zip(("tiny", "small"), answers, strict=True):
+        assert answer.status_code == 422 or answer.json()["release"]["name"] == asked
+
+
 async def test_another_request_at_the_same_time_has_its_own_errors_and_its_own_time(start_gateway):
     gateway = await start_gateway(seconds=0.3)
     bad, late, good = await asyncio.gather(
