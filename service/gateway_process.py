@@ -91,7 +91,7 @@ class _DrainingServer(uvicorn.Server):
             app,
             host=settings.host,
             port=settings.port,
-            http=bounded_heads(settings.limits.head_s),
+            http=bounded_heads(settings.limits.head_s, settings.limits.body_s),
             ws="none",  # nobody here speaks it, and its protocol has bounds of its own
             lifespan="on",  # by default an app that cannot start is served all the same
             log_config=None,

@@ -1,7 +1,8 @@
-"""How long the head of a request may take on a connection, and how long it may be.
+"""What a connection may do outside of bodies: heads have a time and a length, answers are read.
 
 Bodies have their own bounds, in the application. Before its head is whole a request is known to
-nobody there, and uvicorn would wait for it as long as the caller likes and keep all that comes.
+nobody there, and uvicorn would wait for it as long as the caller likes and keep all that comes. An
+answer that nobody reads would keep its request, and what that holds, as long as the caller likes.
 """
 
 from __future__ import annotations
@@ -22,27 +23,32 @@ _REFUSAL = (
 )
 
 
-def bounded_heads(head_s: float) -> type[HttpToolsProtocol]:
+def bounded_heads(head_s: float, unread_s: float) -> type[HttpToolsProtocol]:
     """Uvicorn's protocol for connections whose heads are whole in time and not too long.
 
     One that is late closes its connection. One that is too long is answered with 431; what still
     comes of it is thrown away until the caller has read that, or the time of a head is over.
-    Trailers, which nobody here reads, close the connection.
+    Trailers, which nobody here reads, close the connection. A caller who takes nothing of an answer
+    for `unread_s` has gone.
     """
 
     class Bounded(_BoundedHeads):
         _head_s = head_s
+        _unread_s = unread_s
 
     return Bounded
 
 
 class _BoundedHeads(HttpToolsProtocol):
     _head_s: float
+    _unread_s: float
     _closing: asyncio.TimerHandle | None = None
     _in_body = False  # or in what follows it: trailers
     _got_on = False  # a head has ended, or something of a body has come
     _bytes = 0  # since then
     _refused = False
+    _looking: asyncio.TimerHandle | None = None
+    _unread = 0  # bytes of answers, when it was looked last
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,9 +96,35 @@ class _BoundedHeads(HttpToolsProtocol):
         super().on_message_complete()
 
     @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_later()
+
+    @override
+    def resume_writing(self) -> None:
+        self._look_no_more()
+        super().resume_writing()
+
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
+        self._look_no_more()
         super().connection_lost(exc)
+
+    def _look_later(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._looking = self.loop.call_later(self._unread_s, self._look)
+
+    def _look(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread:
+            self._look_later()
+        else:  # closing would wait until it is read
+            self.transport.abort()
+
+    def _look_no_more(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     def _refuse(self) -> None:
         """By an answer, unless that would run into another one."""

@@ -80,7 +80,8 @@ class LimitSettings(_Section):
     body_s: float = Field(
         default=60.0,
         gt=0,
-        description="until a body has come, or the next piece of a batch",
+        description="until a body has come, or the next piece of a batch; or until a caller takes "
+        "more of an answer",
     )
     upload_bytes_per_s: int = Field(
         default=1024, ge=1, description="a batch that comes more slowly, for `body_s`, is ended"

@@ -29,6 +29,11 @@ class Bodies:
         self._requests += 1
         return HeldBody(self)
 
+    @property
+    def uploads(self) -> int:
+        """How many there are."""
+        return self._uploads
+
     @contextmanager
     def upload(self) -> Generator[None]:
         """Begins an upload, which waits on disk.

@@ -33,6 +33,7 @@ from service.app import Engines, Served, compose, create_app
 from service.embedded_redis import EmbeddedRedis
 from service.engines.on_demand import OnDemandEngine
 from service.engines.scripted import Script, ScriptedEngine
+from service.heads import bounded_heads
 from service.images import Images
 from service.jobs.connection import Connection
 from service.metrics import Metrics
@@ -234,7 +235,8 @@ async def running(
         else:
             app.state.gateway = await _composed(settings, images, engines, metrics, stack)
         if listening:
-            client = httpx.AsyncClient(base_url=await stack.enter_async_context(_listening(app)))
+            url = await stack.enter_async_context(_listening(app, settings.limits))
+            client = httpx.AsyncClient(base_url=url)
         else:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = httpx.AsyncClient(transport=transport, base_url=IN_MEMORY)
@@ -265,9 +267,15 @@ async def _composed(
 
 
 @asynccontextmanager
-async def _listening(app: FastAPI) -> AsyncGenerator[str]:
+async def _listening(app: FastAPI, limits: LimitSettings) -> AsyncGenerator[str]:
     config = uvicorn.Config(
-        app, port=0, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1
+        app,
+        port=0,
+        http=bounded_heads(limits.head_s, limits.body_s),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        timeout_graceful_shutdown=1,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve())

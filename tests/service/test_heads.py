@@ -21,7 +21,9 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.said = b""
+        self.unread, self.taken, self.looks = 10**6, 0, 0
         self.closed = asyncio.Event()
+        self.aborted = asyncio.Event()
 
     def write(self, data: Any) -> None:
         self.said += data
@@ -31,6 +33,14 @@ class Transport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closed.is_set()
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+    def get_write_buffer_size(self) -> int:
+        self.unread -= self.taken
+        self.looks += 1
+        return self.unread
 
     def pause_reading(self) -> None:
         pass
@@ -58,10 +68,12 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": told})
 
 
-def connected(app: Any = slow, head_s: float = HEAD_S) -> tuple[Any, Transport]:
+def connected(
+    app: Any = slow, head_s: float = HEAD_S, unread_s: float = 600.0
+) -> tuple[Any, Transport]:
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_keep_alive=600)
     config.load()
-    protocol = bounded_heads(head_s)(config, ServerState(), {})
+    protocol = bounded_heads(head_s, unread_s)(config, ServerState(), {})
     transport = Transport()
     protocol.connection_made(transport)
     return protocol, transport
@@ -209,3 +221,26 @@ async def test_the_extension_of_a_chunk_may_not_go_on_for_ever():
     protocol.data_received(CHUNKED + b"1;")
     protocol.data_received(b"a" * 10**6)
     assert transport.closed.is_set()
+
+
+async def test_who_takes_nothing_of_an_answer_has_gone():
+    protocol, transport = connected(unread_s=HEAD_S)
+    protocol.pause_writing()
+    await transport.aborted.wait()
+
+
+async def test_who_takes_something_now_and_then_may_go_on():
+    protocol, transport = connected(slow, LONG_S, unread_s=HEAD_S)
+    transport.taken = 1
+    protocol.pause_writing()
+    while transport.looks < 5:
+        await asyncio.sleep(HEAD_S)
+    assert not transport.aborted.is_set()
+
+
+async def test_who_has_taken_it_all_may_go_on():
+    protocol, transport = connected(slow, LONG_S, unread_s=HEAD_S)
+    protocol.pause_writing()
+    protocol.resume_writing()
+    await asyncio.sleep(4 * HEAD_S)
+    assert not transport.aborted.is_set()

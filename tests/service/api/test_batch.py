@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -279,6 +280,25 @@ async def test_a_slow_reader_loses_no_answer(start_gateway):
             if len(ids) < 20:
                 await asyncio.sleep(0.005)
     assert sorted(ids) == sorted(f"n{n}" for n in range(200))
+
+
+async def test_who_reads_nothing_gives_the_place_back_and_stops_the_rest(start_gateway, until):
+    gateway = await start_gateway(
+        listening=True, limits={"batch_in_work": 3, "body_s": 0.5}, admission={"uploads": 1}
+    )
+    long = {"text": "1. Right (100%): " + "word " * 100_000}
+    body = ndjson(*(line(n, rubric=long) for n in range(40)))
+    head = f"POST /score/batch HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    url = gateway.client.base_url
+    with socket.socket() as asking:
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asking.connect((url.host, url.port))
+        await asyncio.to_thread(asking.sendall, head.encode() + body)
+        await until(lambda: gateway.parts.bodies.uploads == 1)
+        await until(lambda: gateway.parts.bodies.uploads == 0, 60)
+    assert len(gateway.engine.requests) < 40
+    assert (gateway.engine.running, gateway.count("proxy_grm_inflight")) == (0, 0)
+    assert len(await sent(gateway, ndjson(line(1)))) == 1
 
 
 async def test_lines_that_wait_give_way_to_a_single_request(start_gateway, until):
