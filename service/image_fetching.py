@@ -77,6 +77,8 @@ class ImageFetcher:
         self._origins = {_origin(_listed(host)) for host in hosts}
         self._most_bytes = limits.image_bytes
         self._timeout_s = limits.image_fetch_s
+        # Outside a fetch's own time: a good URL is not to blame for those before it.
+        self._places = asyncio.Semaphore(_AT_ONCE)
         self._resolve = resolve or _SystemResolver()
         # No connection is kept: one to an address would serve another host behind it.
         self._transport = transport or httpx.AsyncHTTPTransport(
@@ -90,7 +92,7 @@ class ImageFetcher:
         await self._transport.aclose()
 
     async def fetch(self, url: str) -> bytes:
-        """The file at a URL.
+        """The file at a URL. Waiting for others that are fetched takes none of its seconds.
 
         Raises:
             ImageRejected: it is not to be had from there, or not within the limits. No more is
@@ -98,6 +100,10 @@ class ImageFetcher:
         """
         if not self._origins:
             raise ImageRejected("this server fetches no images from URLs; send the image itself")
+        async with self._places:
+            return await self._in_time(url)
+
+    async def _in_time(self, url: str) -> bytes:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._followed(url)

@@ -409,3 +409,30 @@ async def test_an_entry_may_name_plain_http_and_a_port(fetcher: Fetcher):
         for other in (f"http://{HOST}/cat.png", f"https://{HOST}:8080/cat.png"):
             await refusal(fetching, other)
         assert len(server.asked) == 1
+
+
+async def test_a_fetch_that_waits_for_others_has_its_own_time_still():
+    going = most = 0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal going, most
+        going += 1
+        most = max(most, going)
+        try:
+            if request.url.path == "/silent":
+                await asyncio.sleep(3600)
+        finally:
+            going -= 1
+        typed = {"content-type": "image/png"}
+        return httpx.Response(200, headers=typed, stream=httpx.ByteStream(PNG))
+
+    limits = LimitSettings(image_fetch_s=1)
+    wire = httpx.MockTransport(answer)
+    fetching = ImageFetcher((HOST,), limits, resolve=Names([PUBLIC]), transport=wire)
+    paths = ["silent"] * 64 + ["cat.png"] * 8
+    fetches = [fetching.fetch(f"https://{HOST}/{path}") for path in paths]
+    fetched = await asyncio.gather(*fetches, return_exceptions=True)
+    assert [type(one) for one in fetched[:64]] == [ImageRejected] * 64
+    assert fetched[64:] == [PNG] * 8
+    assert most == 32
+    await fetching.close()
