@@ -1,8 +1,8 @@
 """Sending an answer; and the same one again to a request that comes again.
 
 With an ``Idempotency-Key`` header the answer to a request is kept for its tenant. The same request
-to the same release under the same key gets it again, also while the first is still in work; another
-request or release under it is refused. Errors are not kept: they are to be tried again.
+under the same key gets it again, also while the first is still in work; another request under it is
+refused, and so is one that names another release. Errors are not kept: they are to be tried again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 from fastapi import Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from service.api.gateway import Serving, gateway_of
+from service.api.gateway import RELEASE_HEADER, Serving, gateway_of
 from service.api.intake import BODY_DIGEST, unless_gone
 from service.api.schemas import TimingOut
 from service.errors import InvalidRequest
@@ -65,11 +65,13 @@ async def answered(
 
     Args:
         request: whose answer it is.
-        serving: what `work` asks: another release's answer is another one.
+        serving: what `work` asks. Who names a release is not given another's answer; who names none
+            gets the first answer again, whatever is served since.
         work: makes it.
 
     Raises:
-        InvalidRequest: the key is none, or was used for another request or release.
+        InvalidRequest: the key is none, or was used for another request, or with another release
+            than the one that is named.
         ClientGone: the caller left.
     """
     key = request.headers.get(_HEADER)
@@ -112,7 +114,7 @@ async def _once(
         found, made = await gateway.flights.run(f"answer:{flight}", kept, make)
     if found.asked != asked:
         raise InvalidRequest("this Idempotency-Key was used for another request")
-    if found.release != release:
+    if found.release != release and RELEASE_HEADER in request.headers:
         raise InvalidRequest("this Idempotency-Key was used with another release")
     response = _response(request, found.status, found.text, found.spent)
     if not made:

@@ -71,6 +71,15 @@ async def test_another_release_under_the_same_key_is_refused(two_releases):
     assert by_fingerprint.content == unnamed.content == first.content
 
 
+async def test_who_names_no_release_gets_the_first_answer_again_whatever_is_served_since(
+    two_releases,
+):
+    first = await ask_release(two_releases, "small")
+    again = await ask(two_releases, "k")
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+
+
 async def test_no_release_is_given_what_another_makes_at_the_same_time(two_releases):
     answers = await asyncio.gather(*(ask_release(two_releases, one) for one in ("tiny", "small")))
     assert sorted(answer.status_code for answer in answers) == [200, 422]
