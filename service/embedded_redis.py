@@ -86,7 +86,10 @@ class EmbeddedRedis:
             await asyncio.sleep(_WATCH_EVERY_S)
             if self._process.poll() is not None:
                 _log.error("the embedded Redis ended; starting it again")
-                self._process = _started(command)
+                try:
+                    self._process = _started(command)
+                except (OSError, subprocess.SubprocessError) as error:  # no memory or file is left
+                    _log.error("the embedded Redis could not be started", reason=str(error))
 
     def _lock(self) -> None:
         """Two servers on one append-only file would ruin it; the lock goes with the process."""

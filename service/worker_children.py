@@ -63,15 +63,24 @@ class Workers:
 
     async def _keep(self) -> None:
         while True:
-            process = subprocess.Popen(  # noqa: ASYNC220 - it must be this thread's child
-                [sys.executable, "-m", "service", "worker"],
-                env=self._environment,
-                process_group=0,  # Ctrl-C is for the gateway, which stops this one first
-                preexec_fn=partial(end_with_parent, os.getpid()),
-            )
-            self._running.append(process)
-            while process.poll() is None:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(_LOOK_EVERY_S)
-            self._running.remove(process)
-            _log.warning("a worker ended; starting another", status=process.returncode)
+            try:
+                process = self._started()
+            except (OSError, subprocess.SubprocessError) as error:  # no memory or file is left
+                _log.error("a worker could not be started; trying again", reason=str(error))
+            else:
+                while process.poll() is None:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(_LOOK_EVERY_S)
+                self._running.remove(process)
+                _log.warning("a worker ended; starting another", status=process.returncode)
             await asyncio.sleep(_RESTART_AFTER_S)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        """A new worker; this thread's child, which ends with it."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "worker"],
+            env=self._environment,
+            process_group=0,  # Ctrl-C is for the gateway, which stops this one first
+            preexec_fn=partial(end_with_parent, os.getpid()),
+        )
+        self._running.append(process)
+        return process

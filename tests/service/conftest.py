@@ -8,8 +8,14 @@ import contextlib
 import io
 import json
 import os
+import resource
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +153,22 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def _patient_client(url: str) -> redis.Redis:
     """A client that waits until a Redis that has just been started listens."""
     return redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.01), retries=200))
+
+
+@pytest.fixture
+def no_more_files() -> Callable[[], AbstractContextManager[None]]:
+    """While it lasts nothing can be opened or started, as on a machine that runs short."""
+
+    @contextmanager
+    def run_short() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    return run_short
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
+import structlog
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
@@ -132,6 +133,22 @@ async def test_one_that_was_killed_comes_back_at_the_same_address_with_what_it_k
                 break
     await embedded.stop()
     assert list(temporary.iterdir()) == []
+
+
+async def test_one_that_could_not_be_started_again_is_tried_until_it_can(
+    temporary: Path, tmp_path: Path, no_more_files, until
+):
+    embedded = EmbeddedRedis(tmp_path / "state")
+    url = await embedded.start()
+    with connected(url) as client:
+        client.set("name", "kept")
+        process_id = client.info()["process_id"]
+    with structlog.testing.capture_logs() as logged, no_more_files():
+        os.kill(process_id, signal.SIGKILL)
+        await until(lambda: "could not be started" in str(logged), 60)
+    with connected(url) as client:
+        assert await asyncio.to_thread(client.get, "name") == b"kept"
+    await embedded.stop()
 
 
 async def test_its_address_is_known_without_it(temporary: Path, tmp_path: Path):
