@@ -8,6 +8,7 @@ is said to nobody: its messages have leaked addresses (CVE-2026-22778).
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 
 from PIL import Image
@@ -18,6 +19,12 @@ from service.process_pool import Refused
 FORMATS = ("JPEG", "PNG", "WEBP")
 DAMAGED = "the image is damaged or not a JPEG, PNG or WebP"
 
+CPU_S = 4
+"""What decoding may take; 25,000,000 pixels of noise, as PNG or in ten scans, take less than 1."""
+
+_MOST_SCANS = 100  # encoders make about ten; each costs a pass over all pixels, and 42 bytes
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # no stuffing, filling or restart
+_START_OF_SCAN, _START, _END = 0xDA, 0xD8, 0xD9
 _SHORTEST_SIDE = 28  # one merged patch of Qwen2.5-VL; 1 x 1 has killed engines (CVE-2026-22773)
 _WIDEST_ASPECT = 100
 
@@ -68,4 +75,22 @@ def _opened(content: bytes, bounds: Bounds) -> Image.Image:
     # The further pictures in a phone's JPEG (MPO) are previews, not an animation.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise Refused("the image is animated; send one frame")
+    if image.format in ("JPEG", "MPO") and _has_too_many_scans(content):
+        raise Refused(f"the image has more than {_MOST_SCANS} scans")
     return image
+
+
+def _has_too_many_scans(jpeg: bytes) -> bool:
+    """Goes from marker to marker as decoders do, up to the end of the first picture."""
+    scans = at = 0
+    while (found := _MARKER.search(jpeg, at)) is not None:
+        at, marker = found.end(), found[0][1]
+        if marker == _END:
+            return False
+        if marker == _START_OF_SCAN:
+            scans += 1
+            if scans > _MOST_SCANS:
+                return True
+        if marker != _START:
+            at += int.from_bytes(jpeg[at : at + 2])
+    return False

@@ -2,7 +2,8 @@
 
 A picture is known by the SHA-256 of its file. The decoded pixels of those seen last are kept in
 this process's memory, up to a number of bytes: a picture that comes again is decoded once, and can
-be named by its digest. Nothing of it is written anywhere else.
+be named by its digest. Nothing of it is written anywhere else. Of those that were refused the
+reasons are remembered: one that takes long to fail takes that once.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from PIL import Image
 
 from models.comparison import JudgeImage
 from service.errors import ImageRejected
-from service.image_decoding import DAMAGED, Bounds, decode
+from service.image_decoding import CPU_S, DAMAGED, Bounds, decode
 from service.image_fetching import ImageFetcher
-from service.process_pool import ProcessPool, Refused, TaskFailed
+from service.process_pool import ProcessPool, Refused, TaskFailed, TaskLost
 from service.settings import CacheSettings, LimitSettings
 from service.single_flight import SingleFlight
 from service.tenancy import current_tenant
@@ -30,6 +31,7 @@ _log = structlog.get_logger(__name__)
 
 _DATA_URI = re.compile(r"\Adata:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 _CHUNK = 64 * 1024  # base64 characters, whole groups of 4; more than this is read in a thread
+_MOST_REFUSED = 4096
 _NOT_BASE64 = "the image is not valid base64"
 
 
@@ -75,6 +77,7 @@ class Images:
         self.pool = pool
         self._fetcher = fetcher or ImageFetcher((), limits)
         self._seen = _Seen((cache or CacheSettings()).image_bytes)
+        self._refused: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._flights = SingleFlight()
 
     async def image(self, given: GivenImage) -> JudgeImage:
@@ -97,6 +100,8 @@ class Images:
         seen = self._seen.get((tenant, digest))
         if seen is not None:
             return seen
+        if (reason := self._refused.get((tenant, digest))) is not None:
+            raise ImageRejected(reason)
         return await self._flights.run(
             (tenant, digest), lambda: self._decoded(tenant, digest, content)
         )
@@ -124,16 +129,24 @@ class Images:
 
     async def _decoded(self, tenant: str, digest: str, content: bytes) -> JudgeImage:
         try:
-            size, rgb = await self.pool.run(decode, content, self._bounds)
+            size, rgb = await self.pool.run_for(CPU_S, decode, content, self._bounds)
         except Refused as refused:
-            raise ImageRejected(str(refused)) from None
+            raise self._rejected(tenant, digest, str(refused)) from None
         except TaskFailed as failed:
             _log.info("image rejected", error=str(failed))
-            raise ImageRejected(DAMAGED) from None
+            if isinstance(failed, TaskLost):
+                raise ImageRejected(DAMAGED) from None
+            raise self._rejected(tenant, digest, DAMAGED) from None
         identity = f"{digest}@{self._bounds.shrink_to_pixels}"
         image = JudgeImage(Image.frombytes("RGB", size, rgb), identity)
         self._seen.keep((tenant, digest), image)
         return image
+
+    def _rejected(self, tenant: str, digest: str, reason: str) -> ImageRejected:
+        self._refused[tenant, digest] = reason
+        if len(self._refused) > _MOST_REFUSED:
+            self._refused.popitem(last=False)
+        return ImageRejected(reason)
 
 
 class _Seen:

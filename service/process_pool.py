@@ -34,7 +34,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 CPU_S = 10
-"""A task's; only what was made to be slow needs as much."""
+"""A task's, where it says nothing else; only what was made to be slow needs as much."""
 MEMORY_BYTES = 2**30
 """What a child may take beside what it has when it is ready."""
 
@@ -55,6 +55,10 @@ class Refused(Exception):
 
 class TaskFailed(Exception):
     """A task raised something else, or its child died of it. Says what, for the log alone."""
+
+
+class TaskLost(TaskFailed):
+    """Its children were ended by somebody else: that says nothing about the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class ProcessPool:
         self._closed = False
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="child")
         for _ in range(count):  # a child takes its time to start: not the first task's
-            self._threads.submit(self._call, partial(int))
+            self._threads.submit(self._call, partial(int), cpu_s)
 
     async def run(
         self,
@@ -111,8 +115,19 @@ class ProcessPool:
             Refused: raised by the function.
             TaskFailed: it raised another exception, or took more than it may.
         """
+        return await self.run_for(self._terms.cpu_s, function, *args, **kwargs)
+
+    async def run_for(
+        self,
+        cpu_s: float,
+        function: Callable[Parameters, Result],
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """The same with another bound on CPU time."""
         call = partial(function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, call)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._call, call, cpu_s)
 
     async def close(self) -> None:
         """Ends the children, whatever they are at."""
@@ -121,13 +136,13 @@ class ProcessPool:
             child.end()
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
-    def _call(self, call: Callable[[], Any]) -> Any:
+    def _call(self, call: Callable[[], Any], cpu_s: float) -> Any:
         for _ in range(_TRIES):
             if self._closed:
                 break
             child = self._child()
             try:
-                return child.call(call)
+                return child.call(call, cpu_s)
             except _StandsStill:
                 self._children.discard(child)
                 child.end()
@@ -139,7 +154,7 @@ class ProcessPool:
                 _log.warning("a child process died", status=ended)
                 if ended not in _SOMEBODY_ELSES:
                     raise TaskFailed(f"its process ended with {ended}") from None
-        raise TaskFailed("its process was ended again and again")
+        raise TaskLost("its process was ended again and again")
 
     def _child(self) -> _Child:
         """This thread's."""
@@ -160,21 +175,22 @@ class _Child:
         self._process.start()
         theirs.close()
 
-    def call(self, call: Callable[[], Any]) -> Any:
+    def call(self, call: Callable[[], Any], cpu_s: float) -> Any:
         """Raises EOFError or OSError when the process is gone, _StandsStill when it is stuck."""
+        self._pipe.send(cpu_s)
         self._pipe.send(call)
-        self._wait()
+        self._wait(cpu_s)
         result, failed = self._pipe.recv()
         if failed is not None:
             raise failed
         return result
 
-    def _wait(self) -> None:
+    def _wait(self, cpu_s: float) -> None:
         """Until it answers or is gone.
 
         By looks and not by the clock: a machine that was paused as a whole is no reason.
         """
-        looks, most_looks = 0, _LONGEST * self._terms.cpu_s / _LOOK_EVERY_S
+        looks, most_looks = 0, _LONGEST * cpu_s / _LOOK_EVERY_S
         still, used = 0, -1
         while not self._pipe.poll(_LOOK_EVERY_S):
             before, used = used, self._cpu_ticks()
@@ -210,11 +226,12 @@ def _serve(pipe: Connection, terms: _Terms) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while True:
         try:
+            cpu_s = pipe.recv()
             call = pipe.recv_bytes()
         except EOFError:
             return
         # By default SIGPROF ends the process, also in the middle of a decoder's C code.
-        signal.setitimer(signal.ITIMER_PROF, terms.cpu_s)
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
         answer = _answered(call)
         signal.setitimer(signal.ITIMER_PROF, 0)
         pipe.send(answer)

@@ -19,7 +19,7 @@ from models.comparison import JudgeImage
 from models.release import Release
 from service.errors import ImageRejected
 from service.images import GivenImage, Images
-from service.process_pool import ProcessPool
+from service.process_pool import ProcessPool, TaskLost
 from service.settings import CacheSettings, LimitSettings
 from service.tenancy import acting_for
 
@@ -42,9 +42,9 @@ class CountingPool(ProcessPool):
 
     asked = 0
 
-    async def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+    async def run_for(self, cpu_s: float, function: Any, *args: Any, **kwargs: Any) -> Any:
         self.asked += 1
-        return await super().run(function, *args, **kwargs)
+        return await super().run_for(cpu_s, function, *args, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -370,6 +370,70 @@ async def test_a_picture_that_has_not_been_seen_or_was_refused_is_not_remembered
         digest = hashlib.sha256(content).hexdigest()
         with pytest.raises(ImageRejected, match="no image with this sha256 is remembered here"):
             await images.image(GivenImage(sha256=digest))
+
+
+async def test_a_picture_that_was_refused_is_not_decoded_again(images: Images, pool: CountingPool):
+    for content, reason in (REJECTED["truncated jpeg"], REJECTED["1 x 1"]):
+        before = pool.asked
+        for _ in range(3):
+            with pytest.raises(ImageRejected, match=reason):
+                await decoded(images, base64_of(content))
+        assert pool.asked == before + 1
+
+
+async def test_of_refused_pictures_too_a_tenant_learns_nothing_about_others(
+    images: Images, pool: CountingPool
+):
+    for tenant in ("ours", "theirs"):
+        with acting_for(tenant), pytest.raises(ImageRejected):
+            await decoded(images, base64_of(SVG))
+    assert pool.asked == 2
+
+
+class LostOnce(CountingPool):
+    """Whose children somebody ends, the first time."""
+
+    async def run_for(self, cpu_s: float, function: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.asked:
+            self.asked += 1
+            raise TaskLost("ended")
+        return await super().run_for(cpu_s, function, *args, **kwargs)
+
+
+async def test_a_picture_whose_decoder_somebody_ended_is_decoded_when_it_comes_again():
+    pool = LostOnce(1)
+    images = Images(LimitSettings(), MOST_PIXELS, pool)
+    with pytest.raises(ImageRejected):
+        await decoded(images, base64_of(JPEG))
+    assert (await decoded(images, base64_of(JPEG))).pixels.size == (120, 90)
+    await pool.close()
+
+
+def scans_of(progressive: bytes) -> tuple[bytes, bytes]:
+    """What stands before a JPEG's last scan, and that scan."""
+    at = progressive.rindex(b"\xff\xda")
+    return progressive[:at], progressive[at:-2]
+
+
+@pytest.mark.parametrize("filling", [b"", b"\xff\xff", b"\0garbage\xff\0"])
+async def test_a_jpeg_of_very_many_scans_is_refused(filling: bytes, images: Images):
+    flat = encoded(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    begun, scan = scans_of(flat)
+    few = begun + (scan + filling) * 20 + b"\xff\xd9"
+    assert (await decoded(images, base64_of(few))).pixels.size == (64, 64)
+    many = begun + (scan + filling) * 101 + b"\xff\xd9"
+    with pytest.raises(ImageRejected, match="more than 100 scans"):
+        await decoded(images, base64_of(many))
+
+
+async def test_what_looks_like_a_scan_inside_or_behind_a_jpeg_is_none(images: Images):
+    """Previews, profiles, and the films that phones append to their pictures."""
+    films = b"\xff\xda\0\2" * 1000
+    inside = b"\xff\xe5" + (len(films) + 2).to_bytes(2) + films
+    progressive = encoded(Image.open(io.BytesIO(JPEG)), "JPEG", progressive=True)
+    for plain in (JPEG, progressive):
+        content = plain[:2] + inside + plain[2:] + films
+        assert (await decoded(images, base64_of(content))).pixels.size == (120, 90)
 
 
 async def test_nobody_else_can_name_a_tenants_picture(images: Images):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.process_pool import ProcessPool, Refused, TaskFailed
+from service.process_pool import ProcessPool, Refused, TaskFailed, TaskLost
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +24,13 @@ async def pool() -> AsyncIterator[ProcessPool]:
 def burn() -> None:
     while True:
         pass
+
+
+def spend(seconds: float) -> str:
+    ends = time.process_time() + seconds
+    while time.process_time() < ends:
+        pass
+    return "done"
 
 
 def dawdle(seconds: float) -> str:
@@ -90,6 +97,13 @@ async def test_a_task_without_end_is_ended_and_takes_nobody_with_it(pool: Proces
     assert await asyncio.gather(*(pool.run(take, n) for n in range(4))) == [0, 1, 2, 3]
 
 
+async def test_a_task_may_be_given_less_time_than_others(pool: ProcessPool):
+    assert await pool.run_for(0.1, take, 3) == 3
+    with pytest.raises(TaskFailed, match=str(-signal.SIGPROF)):
+        await pool.run_for(0.1, spend, 0.6)
+    assert await pool.run(spend, 0.6) == "done"
+
+
 async def test_a_task_that_stands_still_is_ended_and_not_tried_again(pool: ProcessPool):
     began = time.monotonic()
     with pytest.raises(TaskFailed, match="stood still"):
@@ -127,7 +141,7 @@ async def test_a_task_whose_process_somebody_kills_is_tried_again(
 
 
 async def test_a_task_that_is_killed_each_time_fails_in_the_end(pool: ProcessPool):
-    with pytest.raises(TaskFailed, match="again and again"):
+    with pytest.raises(TaskLost, match="again and again"):
         await pool.run(end_with, signal.SIGKILL)
 
 
