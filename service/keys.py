@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +23,7 @@ KeyRole = Literal["score", "admin"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 _BEGINNING = "pgrm_"
+_TELL_EVERY_S = 60
 
 
 class KeysInvalid(Exception):
@@ -68,6 +70,7 @@ class Keyring:
         self._changed_ns = _changed(file)
         self._keys = read_keys(file)
         self._issued: list[ApiKey] = []
+        self._tell_after = 0.0
 
     def issue(self, name: str, tenant: str) -> str:
         """A new key whose role is admin, known to this process alone and as long as it runs."""
@@ -87,15 +90,22 @@ class Keyring:
         return found
 
     def _refresh(self) -> None:
-        """A file that is gone or spoilt leaves the keys as they were, and is told of."""
+        """A file that is gone or spoilt leaves the keys as they were, and is told of.
+
+        It is read again by each request until it is good: what was wrong with it may not have been
+        in it, and what makes it good may not change its time.
+        """
         try:
             changed_ns = _changed(self._file)
             if changed_ns != self._changed_ns:
-                self._changed_ns = changed_ns
                 self._keys = read_keys(self._file)
+                self._changed_ns = changed_ns
+                self._tell_after = 0.0
                 _log.info("keys read again", keys=len(self._keys))
         except KeysInvalid as error:
-            _log.error("keys not read again", reason=str(error))
+            if time.monotonic() >= self._tell_after:
+                self._tell_after = time.monotonic() + _TELL_EVERY_S
+                _log.error("keys not read again", reason=str(error))
 
 
 def read_keys(file: Path) -> list[ApiKey]:

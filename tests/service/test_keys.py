@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import structlog
 
 from service.keys import Keyring, KeysInvalid, digest_of, new_key, read_keys
 
@@ -104,6 +105,40 @@ def test_a_file_that_is_spoilt_later_leaves_the_keys_as_they_were(spoilt: str, f
     assert keyring.holder(secret) is not None
     file.unlink()
     assert keyring.holder(secret) is not None
+
+
+def test_a_key_that_was_taken_out_is_out_as_soon_as_the_file_can_be_read(file: Path):
+    """Also where the file's time stays what it was when it could not be."""
+    left = new_key(file, "left", None, "score", None)
+    without = file.read_text()
+    gone = new_key(file, "gone", None, "score", None)
+    keyring = Keyring(file)
+    file.write_text("no toml")
+    touch(file, 1)
+    changed = file.stat().st_mtime_ns
+    assert keyring.holder(gone) is not None
+    file.write_text(without)
+    os.utime(file, ns=(changed, changed))
+    assert keyring.holder(gone) is None
+    assert keyring.holder(left) is not None
+
+
+def test_a_file_that_cannot_be_read_is_told_of_and_not_with_every_request(file: Path):
+    secret = new_key(file, "ci", None, "score", None)
+    good = file.read_text()
+    keyring = Keyring(file)
+    structlog.reset_defaults()  # a gateway of another folder's tests may still keep logs quiet
+    with structlog.testing.capture_logs() as logged:
+        for seconds in (1, 2):
+            file.write_text("no toml")
+            touch(file, seconds)
+            for _ in range(5):
+                keyring.holder(secret)
+            file.write_text(good)
+            touch(file, seconds)
+            keyring.holder(secret)
+    events = [one["event"] for one in logged]
+    assert events == ["keys not read again", "keys read again"] * 2
 
 
 def touch(file: Path, seconds: int) -> None:
