@@ -35,10 +35,11 @@ class Call:
 
     Attributes:
         responses: two; more only where they are to be ranked.
-        timeout_s: from now until the answer, waiting included.
+        timeout_s: from its beginning until the answer, waiting included.
         run_id: whose counts its judgements join.
         evaluators: names of those who are to say what they make of it by the rubric alone.
         rubric_attempts: rubrics to try until they reach the verdict; None: as the settings say.
+        began: when its text was here, by the monotonic clock; None: when it asks to be admitted.
     """
 
     question: str
@@ -51,6 +52,7 @@ class Call:
     evaluators: tuple[str, ...] = ()
     run_id: str | None = None
     rubric_attempts: int | None = None
+    began: float | None = None
 
 
 @dataclass(slots=True)
@@ -91,11 +93,14 @@ class Calls:
             InvalidRequest, PayloadTooLarge, Overloaded, Draining, DeadlineExceeded
         """
         check_sizes(call, self._config, self._limits)
-        timing = Timing()
+        timing = Timing() if call.began is None else Timing(began=call.began)
+        left_s = timing.began + call.timeout_s - time.monotonic()
         try:
+            if left_s <= 0:
+                raise TimeoutError
             async with (
-                asyncio.timeout(call.timeout_s),
-                self._admission.lease(call.options.priority, call.timeout_s) as queue_s,
+                asyncio.timeout(left_s),
+                self._admission.lease(call.options.priority, left_s) as queue_s,
             ):
                 timing.queue_s = queue_s
                 yield timing

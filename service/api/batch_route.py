@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import time
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack
@@ -162,6 +163,7 @@ class _Batch:
             self._bytes -= held
 
     async def _answer_to(self, number: int, line: bytes | None) -> bytes:
+        began = time.monotonic()
         asked: ScoreRequest | None = None
         outcome: str
         answer: BaseModel
@@ -171,7 +173,7 @@ class _Batch:
             asked = _after_interactive(await parsed(self._gateway.pool, ScoreRequest, line))
             await self._gateway.quotas.spend(self._key)
             serving = await self._gateway.chosen(self._request, asked.question, asked.run_id)
-            scored = await score_answer(serving, asked)
+            scored = await score_answer(serving, asked, began)
             answer, outcome = scored, scored.status
         except ServiceError as error:
             answer, outcome = self._error(number, _id_of(asked, line), error), error.code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -24,6 +25,8 @@ Result = TypeVar("Result")
 
 BODY_DIGEST = "body_digest"
 """In the state of a request that has an ``Idempotency-Key``."""
+
+_WHOLE = "whole"  # in the state of a request: when its body was
 
 
 async def received(request: Request, model: type[Model]) -> Model:
@@ -71,11 +74,17 @@ async def read(request: Request, reader: Callable[[bytes], Result], most_bytes: 
                     body += piece
     except TimeoutError:
         raise _late(request, f"the body did not come within {limits.body_s:g} s") from None
+    request.scope["state"][_WHOLE] = time.monotonic()
     text = bytes(body).removeprefix(BOM_UTF8)
     if "idempotency-key" in request.headers:
         digest = await asyncio.to_thread(hashlib.sha256, text)
         request.scope["state"][BODY_DIGEST] = digest.hexdigest()
     return await read_by(gateway.pool, reader, text)
+
+
+def body_came(request: Request) -> float:
+    """When a body that was read was whole, by the monotonic clock: a caller's time begins there."""
+    return request.scope["state"][_WHOLE]
 
 
 async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from service.api.answering import answered
 from service.api.authentication import key_of
 from service.api.gateway import Serving, gateway_of
-from service.api.intake import received
+from service.api.intake import body_came, received
 from service.api.openapi import takes
 from service.api.schemas import (
     RankAnswer,
@@ -21,6 +22,7 @@ from service.api.schemas import (
     VerifyAnswer,
     VerifyRequest,
 )
+from service.calls import Call
 
 router = APIRouter(tags=["judging"])
 
@@ -35,7 +37,9 @@ async def score(request: Request) -> Response:
     gateway = gateway_of(request)
     asked = await received(request, ScoreRequest)
     serving = await gateway.chosen(request, asked.question, asked.run_id)
-    return await answered(request, serving, lambda: score_answer(serving, asked))
+    return await answered(
+        request, serving, lambda: score_answer(serving, asked, body_came(request))
+    )
 
 
 @router.post("/rubric", response_model=RubricAnswer, openapi_extra=takes(RubricRequest))
@@ -47,7 +51,7 @@ async def rubric(request: Request) -> Response:
     serving = await gateway.chosen(request, asked.question)
 
     async def work() -> RubricAnswer:
-        done = await serving.scoring.write_rubric(asked.call(), asked.label)
+        done = await serving.scoring.write_rubric(_call(request, asked), asked.label)
         name = asked.id or f"rubric_{uuid4().hex}"
         return RubricAnswer.of(done, name, serving.release, asked.label)
 
@@ -66,7 +70,9 @@ async def verify(request: Request) -> Response:
     serving = await gateway.chosen(request, asked.question)
 
     async def work() -> VerifyAnswer:
-        verified = await serving.verifying.verify(asked.call(), asked.better, asked.evaluator)
+        verified = await serving.verifying.verify(
+            _call(request, asked), asked.better, asked.evaluator
+        )
         return VerifyAnswer.of(verified, asked.id or f"verify_{uuid4().hex}", serving.release)
 
     return await answered(request, serving, work)
@@ -86,13 +92,23 @@ async def rank(request: Request) -> Response:
     serving = await gateway.chosen(request, asked.question, asked.run_id)
 
     async def work() -> RankAnswer:
-        ranked = await serving.rankings.rank(asked.call(), asked.options())
+        ranked = await serving.rankings.rank(_call(request, asked), asked.options())
         return RankAnswer.of(ranked, asked.id or f"rank_{uuid4().hex}", serving.release)
 
     return await answered(request, serving, work)
 
 
-async def score_answer(serving: Serving, asked: ScoreRequest) -> ScoreAnswer:
-    """One comparison's answer, for a single request and for a line of a batch alike."""
-    scored = await serving.scoring.score(asked.call())
+async def score_answer(serving: Serving, asked: ScoreRequest, began: float) -> ScoreAnswer:
+    """One comparison's answer, for a single request and for a line of a batch alike.
+
+    Args:
+        serving: who gives it.
+        asked: the comparison.
+        began: when its text was here, by the monotonic clock.
+    """
+    scored = await serving.scoring.score(replace(asked.call(), began=began))
     return ScoreAnswer.of(scored, asked.id or f"score_{uuid4().hex}", serving.release)
+
+
+def _call(request: Request, asked: RubricRequest | VerifyRequest | RankRequest) -> Call:
+    return replace(asked.call(), began=body_came(request))

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import json
 from codecs import BOM_UTF8
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from service.images import Images
+from service.process_pool import ProcessPool
 from service.settings import LimitSettings
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +30,31 @@ async def test_a_body_that_does_not_come_is_told_so_and_its_connection_closed(
     assert b"connection: close" in said.lower()
     assert json.loads(body)["code"] == "deadline_exceeded"
     writer.close()
+
+
+class BusyPool(ProcessPool):
+    """Whose children are at something else for a while."""
+
+    async def run_for(self, cpu_s: float, function: Any, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await super().run_for(cpu_s, function, *args, **kwargs)
+
+
+@pytest.mark.parametrize("path", ["/score", "/rubric", "/verify", "/rank", "/score/batch"])
+async def test_waiting_for_a_child_that_reads_a_long_text_is_the_callers_time(
+    path: str, start_gateway, proxy_release: str
+):
+    images = Images(LimitSettings(), 12544, BusyPool(1))
+    gateway = await start_gateway(images=images, release=proxy_release)
+    long = {"question": "q" * 900_000, "responses": ["a" * 900_000, "b" * 900_000]}
+    asked = long | {"timeout_s": 0.5}
+    if path == "/verify":
+        asked["rubric"] = {"text": "1. Right (100%)."}
+    answer = await gateway.client.post(path, content=json.dumps(asked), timeout=60)
+    told = answer.json().get("error", answer.json())
+    assert (told["status"], told["code"]) == (504, "deadline_exceeded")
+    assert (gateway.engine.requests, gateway.proxy.requests) == ([], [])
+    await images.pool.close()
 
 
 @pytest.mark.parametrize("path", ["/score/batch", "/jobs"])
