@@ -15,7 +15,7 @@ from loadtests.drills.rows import NotHere, Row, Scale
 from loadtests.drills.site import Gateway, Site, eventually
 
 _RATE = 20.0
-_MIB = 16
+_MIB = 64  # more than the jobs of a full-size drill write before it is filled
 
 
 def run(site: Site, scale: Scale) -> Row:
