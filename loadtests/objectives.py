@@ -13,8 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from loadtests.arrivals import Answered
 
 Figure = Literal[
-    "requests", "goodput", "ok_share", "failed", "ok_p50_s", "ok_p99_s", "refused_p99_s"
+    "requests",
+    "goodput",
+    "ok_share",
+    "failed",
+    "ok_p50_s",
+    "ok_p99_s",
+    "refused_p99_s",
+    "late_share",
 ]
+
+_LATE = "deadline_exceeded"
 
 
 class Bound(BaseModel):
@@ -47,7 +56,8 @@ class Objective(Bound):
     """A bound on one figure of a run."""
 
     figure: Figure = Field(
-        description="requests, failed: counts; goodput: ok a second; …_s: seconds"
+        description="requests, failed: counts; goodput: ok a second; …_s: seconds; late_share: "
+        "those let in whose time was over, of them and the ok ones"
     )
 
     def met(self, figures: dict[Figure, float]) -> bool:
@@ -76,7 +86,12 @@ def figures_of(answers: Sequence[Answered], seconds: float) -> dict[Figure, floa
         seconds: for how long they were sent.
     """
     ok = [answer.seconds for answer in answers if answer.outcome == "ok"]
-    refused = [answer.seconds for answer in answers if answer.outcome == "refused"]
+    late = sum(answer.code == _LATE for answer in answers)
+    refused = [
+        answer.seconds
+        for answer in answers
+        if answer.outcome == "refused" and answer.code != _LATE  # that was let in
+    ]
     return {
         "requests": len(answers),
         "goodput": len(ok) / seconds,
@@ -85,6 +100,7 @@ def figures_of(answers: Sequence[Answered], seconds: float) -> dict[Figure, floa
         "ok_p50_s": quantile(ok, 0.5),
         "ok_p99_s": quantile(ok, 0.99),
         "refused_p99_s": quantile(refused, 0.99),
+        "late_share": late / (len(ok) + late) if ok else math.nan,
     }
 
 

@@ -13,8 +13,8 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 from service.engines import Priority
 from service.errors import Draining, Overloaded
@@ -22,7 +22,8 @@ from service.metrics import Metrics
 from service.settings import AdmissionSettings
 
 _RANKS: dict[Priority, int] = {"interactive": 0, "batch": 1}
-_DOUBT = 1.25  # who would be served at the last moment is refused now and not then
+_DOUBT, _MOST_DOUBT = 1.25, 4.0  # who would be served at the last moment is refused now
+_MORE_DOUBT, _LESS_DOUBT = 1.1, 0.999  # at rest while one in a hundred of those who wait is late
 _WEIGHT = 0.05  # of the newest lease in the mean time that one is held
 _LONGEST_RETRY_S = 60
 
@@ -32,7 +33,14 @@ _Place = tuple[int, int, "asyncio.Future[None]"]
 class Admission:
     """A bounded number of leases and a bounded number of waiters."""
 
-    def __init__(self, settings: AdmissionSettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: AdmissionSettings,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._most_running = settings.running
         self._most_waiting = settings.waiting
         self._longest_wait_s = settings.queue_s
@@ -40,6 +48,7 @@ class Admission:
         self._arrivals = itertools.count()
         self._running = 0
         self._held_s: float | None = None
+        self._doubt = _DOUBT
         self._metrics = metrics
         self._idle = asyncio.Event()
         self._idle.set()
@@ -59,15 +68,19 @@ class Admission:
             Draining: the process is stopping.
         """
         self.check()
-        began = time.monotonic()
-        await self._acquire(priority, within_s)
-        self._metrics.admission.labels("admitted").inc()
-        admitted = time.monotonic()
-        try:
-            yield admitted - began
-        finally:
-            self._learn(time.monotonic() - admitted)
-            self._release()
+        began = self._clock()
+        waits = self._running >= self._most_running
+        if waits:
+            self._check_hope(priority, within_s)
+        with self._doubting(began, within_s) if waits else nullcontext():
+            await self._acquire(priority)
+            self._metrics.admission.labels("admitted").inc()
+            admitted = self._clock()
+            try:
+                yield admitted - began
+            finally:
+                self._learn(self._clock() - admitted)
+                self._release()
 
     def check(self) -> None:
         """Raises `Draining` when nothing new is taken."""
@@ -92,16 +105,35 @@ class Admission:
     def _is_full(self) -> bool:
         return self._running >= self._most_running and len(self._waiting) >= self._most_waiting
 
-    async def _acquire(self, priority: Priority, within_s: float) -> None:
+    def _check_hope(self, priority: Priority, within_s: float) -> None:
+        """Refuses who cannot wait, or would wait in vain; makes room for who needs it more."""
+        if self._is_full and not (priority == "interactive" and self._displace()):
+            self._refuse("full")
+        if self._doubt * self._expected_s(priority) > within_s:
+            self._refuse("hopeless")
+
+    async def _acquire(self, priority: Priority) -> None:
         if self._running < self._most_running:
             self._running += 1
             self._observe()
-            return
-        if self._is_full and not (priority == "interactive" and self._displace()):
-            self._refuse("full")
-        if _DOUBT * self._expected_s(priority) > within_s:
-            self._refuse("hopeless")
-        await self._wait(priority)
+        else:
+            await self._wait(priority)
+
+    @contextmanager
+    def _doubting(self, began: float, within_s: float) -> Generator[None]:
+        """Learns from one that waits how far what is expected of the queue can be trusted.
+
+        Where it gets slower as it gets longer, many would be let in and come too late. Who has
+        time in plenty says nothing about that.
+        """
+        try:
+            yield
+        finally:
+            took_s = self._clock() - began
+            if took_s >= within_s:
+                self._doubt = min(_MOST_DOUBT, self._doubt * _MORE_DOUBT)
+            elif took_s > within_s / 2:
+                self._doubt = max(_DOUBT, self._doubt * _LESS_DOUBT)
 
     def _refuse(self, outcome: str) -> None:
         self._metrics.admission.labels(outcome).inc()

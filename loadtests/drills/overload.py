@@ -38,6 +38,7 @@ def run(site: Site, scale: Scale) -> Row:
         figures={
             "goodput_share": figures["goodput"] / capacity,
             "ok_p99_of_deadline": figures["ok_p99_s"] / deadline_s,
+            "late_share": figures["late_share"],
             "refused_p99_s": figures["refused_p99_s"],
             "memory_growth": growth(memory),
         },

@@ -17,18 +17,20 @@ SHIPPED = Path(__file__).parents[2] / "loadtests" / "objectives.toml"
 def answers() -> list[Answered]:
     ok = [Answered("ok", "200", 0.0, number / 100) for number in range(1, 101)]
     refused = [Answered("refused", "overloaded", 0.0, 0.05)] * 4
-    return [*ok, *refused, Answered("failed", "ReadError", 0.0, 9.0)]
+    late = Answered("refused", "deadline_exceeded", 0.0, 2.0)
+    return [*ok, *refused, late, Answered("failed", "ReadError", 0.0, 9.0)]
 
 
 def test_figures_count_all_and_call_none_but_the_ok_ones_good():
     assert figures_of(answers(), 10.0) == {
-        "requests": 105,
+        "requests": 106,
         "goodput": 10.0,
-        "ok_share": 100 / 105,
+        "ok_share": 100 / 106,
         "failed": 1,
         "ok_p50_s": 0.5,
         "ok_p99_s": 0.99,
         "refused_p99_s": 0.05,
+        "late_share": 1 / 101,
     }
 
 

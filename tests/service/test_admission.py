@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import AsyncExitStack
 
@@ -332,3 +333,38 @@ async def test_who_would_be_served_at_the_last_moment_is_refused_now(metrics):
             async with asyncio.timeout(0.01), admission.lease("interactive", within_s=3 * turn_s):
                 pass
     assert outcome(metrics, "hopeless") == 1
+
+
+async def test_where_those_who_waited_come_late_fewer_are_let_in_until_they_are_in_time(metrics):
+    now_s = 0.0
+    admission = Admission(AdmissionSettings(running=1, waiting=9), metrics, clock=lambda: now_s)
+
+    async def one(held_s: float, within_s: float = math.inf) -> None:
+        nonlocal now_s
+        async with admission.lease("interactive", within_s):
+            await asyncio.sleep(0)
+            now_s += held_s
+
+    async def behind_another(held_s: float, within_s: float) -> None:
+        """Two seconds are expected of it."""
+        first = asyncio.create_task(one(1))
+        await asyncio.sleep(0)
+        try:
+            await one(held_s, within_s)
+        finally:
+            await first
+            for _ in range(200):  # so that a place is held for a second again
+                await one(1)
+
+    await one(1)
+    await behind_another(1, 4)
+    for _ in range(15):  # 1.25 x 1.1 ^ 15 is more than 4
+        await behind_another(9, 10)
+    with pytest.raises(Overloaded):
+        await behind_another(1, 7)
+    await behind_another(1, 9)  # in plenty of time: that says nothing
+    with pytest.raises(Overloaded):
+        await behind_another(1, 7)
+    for _ in range(1200):
+        await behind_another(4.5, 9)
+    await behind_another(1, 4)
