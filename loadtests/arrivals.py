@@ -33,12 +33,14 @@ class Answered:
         code: the problem's, the status, or the name of what broke.
         due_s: when it was to be sent, from the beginning of the run.
         seconds: from that moment to the end of its answer, so that a late start counts too.
+        late_s: from that moment to its start; much of it is a machine that cannot send so fast.
     """
 
     outcome: Outcome
     code: str
     due_s: float
     seconds: float
+    late_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,10 @@ async def paced(
     began = time.monotonic()
 
     async def timed(number: int) -> Answered:
-        outcome, code = await ask(number)
         due_s = number / rate
-        return Answered(outcome, code, due_s, time.monotonic() - began - due_s)
+        late_s = time.monotonic() - began - due_s
+        outcome, code = await ask(number)
+        return Answered(outcome, code, due_s, time.monotonic() - began - due_s, late_s)
 
     works: list[asyncio.Task[Answered]] = []
     for number in range(round(rate * seconds)):

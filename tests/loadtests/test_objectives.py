@@ -31,6 +31,7 @@ def test_figures_count_all_and_call_none_but_the_ok_ones_good():
         "ok_p99_s": 0.99,
         "refused_p99_s": 0.05,
         "late_share": 1 / 101,
+        "sent_late_p99_s": 0.0,
     }
 
 
