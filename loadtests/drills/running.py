@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from loadtests.drills import (
     abandoned,
+    clock_jump,
     disk_full,
     draining,
     gateway_death,
@@ -39,6 +40,7 @@ DRILLS: Mapping[str, Callable[[Site, Scale], Row]] = {
     "job-deaths": job_deaths.run,
     "redis-death": redis_death.run,
     "disk-full": disk_full.run,
+    "clock-jump": clock_jump.run,
     "slow-bodies": slow_bodies.run,
     "draining": draining.run,
     "hostile": hostile.run,

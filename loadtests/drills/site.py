@@ -169,11 +169,15 @@ class Site:
 
     Args:
         scale: says which engine gateways have.
+
+    Attributes:
+        surroundings: variables of all that is started from now on.
     """
 
     def __init__(self, folder: Path, scale: Scale) -> None:
         self.folder = folder
         self._engine = scale.engine
+        self.surroundings: dict[str, str] = {}
         self._started: list[Process] = []
 
     def gateway(self, **settings: str) -> Gateway:
@@ -240,6 +244,7 @@ class Site:
             "PATH": os.defpath,
             "TMPDIR": str(self.folder),
             "OMP_NUM_THREADS": "1",
+            **self.surroundings,
             **{f"PROXY_GRM_{name}": value for name, value in own.items()},
         }
 

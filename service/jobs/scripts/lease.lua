@@ -8,6 +8,18 @@ local first = ARGV[4] == '1' and '-' or '1-0'
 if first ~= '-' and state == 'queued' and redis.call('HEXISTS', KEYS[1], 'source') == 1 then
   return false
 end
+-- A clock that was set back makes leases last as much longer: they all begin anew by the new one.
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local seen_ms = tonumber(redis.call('HGET', KEYS[1], 'clock_ms') or 0)
+if now_ms < seen_ms then
+  for _, held in ipairs(redis.call('XPENDING', KEYS[2], ARGV[1], '-', '+', 1000)) do
+    redis.call('XCLAIM', KEYS[2], ARGV[1], held[2], 0, held[1], 'IDLE', 0, 'JUSTID')
+  end
+end
+if now_ms < seen_ms or now_ms > seen_ms + 1000 then
+  redis.pcall('HSET', KEYS[1], 'clock_ms', now_ms)  -- which a full Redis may refuse
+end
 local found
 local late = redis.call('XPENDING', KEYS[2], ARGV[1], 'IDLE', ARGV[3], first, '+', 1)
 if #late > 0 then

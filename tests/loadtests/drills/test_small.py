@@ -14,7 +14,8 @@ SMALLEST = Scale(1e-6)
 
 
 @pytest.mark.parametrize(
-    "name", ["overload", "abandoned", "job-deaths", "slow-bodies", "draining", "long-job"]
+    "name",
+    ["overload", "abandoned", "job-deaths", "slow-bodies", "draining", "long-job", "clock-jump"],
 )
 def test_a_small_drill_loses_nothing(name: str):
     with warnings.catch_warnings():
@@ -22,6 +23,8 @@ def test_a_small_drill_loses_nothing(name: str):
         warnings.simplefilter("ignore", ResourceWarning)
         done = carried_out(name, SMALLEST, {})
         gc.collect()
+    if done.row is None and not done.missed:
+        pytest.skip(done.reason)
     assert done.missed == ()
     assert done.row is not None
     assert done.row.requests > 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -44,6 +45,24 @@ async def test_chunks_go_out_once_and_in_order(leases, started):
     assert await leases("c").next() is None
     lines = await leases("c").lines(last)
     assert [line.number for line in lines] == list(range(193, 201))
+
+
+async def test_leases_begin_anew_when_the_clock_was_set_back(connection, started, leases):
+    await started(numbered(10))
+    lease = await leases("dead").next()
+    redis, keys = connection.redis, lease.keys
+    ahead_ms = int(await redis.hget(keys.job, "clock_ms")) + 7_200_000
+    await redis.hset(keys.job, "clock_ms", ahead_ms)  # until now the clock was two hours ahead
+    chunks = [keys.chunks, GROUP, "dead", 0, [lease.entry]]
+    await redis.xclaim(*chunks, time=ahead_ms, justid=True)
+    assert await leases("quick").next() is None
+    await asyncio.sleep(0.02)
+    [held] = await redis.xpending_range(keys.chunks, GROUP, "-", "+", 1, idle=10)
+    assert held["consumer"] == b"dead"
+    assert int(await redis.hget(keys.job, "clock_ms")) < ahead_ms - 7_000_000
+    await asyncio.sleep(0.02)
+    assert await leases("quick").next() is None  # they begin anew once, not at each look
+    assert await redis.xpending_range(keys.chunks, GROUP, "-", "+", 1, idle=30)
 
 
 async def test_a_lease_that_ran_out_goes_to_the_next_who_looks_and_the_former_holder_is_too_late(
