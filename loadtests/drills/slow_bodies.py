@@ -85,10 +85,17 @@ async def _trickled(url: str, *, in_head: bool) -> tuple[Outcome, str]:
 
 
 def _end(said: bytes, in_head: bool) -> tuple[Outcome, str]:
-    """Without a whole head there is nobody to answer: the connection is closed."""
+    """Without a whole head there is nobody to answer: the connection is closed.
+
+    A byte that was on its way when the answer began resets the connection, which may take the
+    answer's body along, but not its head.
+    """
     if in_head and not said:
         return "refused", "closed"
+    head, _, body = said.partition(b"\r\n\r\n")
+    if not body and head.startswith(b"HTTP/1.1 504 "):
+        return "refused", "504 whose body was cut off"
     try:
-        return "refused", json.loads(said.partition(b"\r\n\r\n")[2])["code"]
+        return "refused", json.loads(body)["code"]
     except (ValueError, KeyError):
         return "failed", said[:40].decode(errors="replace")
