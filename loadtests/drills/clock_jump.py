@@ -7,12 +7,19 @@ clock, which nobody can set.
 from __future__ import annotations
 
 import asyncio
-import math
 from pathlib import Path
 
 from loadtests.arrivals import Answered
 from loadtests.drills.asking import Known, asked, known
-from loadtests.drills.jobs import compared, finished, job_lines, results, sent_job, status
+from loadtests.drills.jobs import (
+    answered,
+    compared,
+    finished,
+    has_gone_on,
+    job_lines,
+    results,
+    sent_job,
+)
 from loadtests.drills.rows import NotHere, Row, Scale
 from loadtests.drills.site import Gateway, Process, Site, eventually
 
@@ -89,16 +96,8 @@ async def _disturbed(
     workers[0].kill()  # what it had was leased by a clock that is far ahead
     workers[0].start()
     clock.set(-_HOUR_S)
-    done = _done(gateway, job)
+    done = answered(gateway, job)
     recovery_s = await asyncio.to_thread(
-        eventually, "the job goes on", lambda: _done(gateway, job) > done or done == math.inf
+        eventually, "the job goes on", lambda: has_gone_on(gateway, job, done)
     )
     return await asking, recovery_s
-
-
-def _done(gateway: Gateway, job: str) -> float:
-    """Lines that have results; endless once all have."""
-    found = status(gateway, job)
-    if found is None:
-        return -1.0
-    return math.inf if found["state"] == "done" else found["counts"]["ok"]

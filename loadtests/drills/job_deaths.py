@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from loadtests.drills.jobs import compared, finished, job_lines, results, sent_job, status
+from loadtests.drills.jobs import answered, compared, finished, job_lines, results, sent_job
 from loadtests.drills.rows import DrillFailed, Row, Scale
 from loadtests.drills.site import Gateway, Process, Site, eventually
 
@@ -90,7 +90,7 @@ class _Killer(threading.Thread):
         """Until it is stopped: a worker, the gateway, the engine, and by chance from then on."""
         dice = random.Random(_SEED)
         for turn in itertools.count():
-            if self._stopping.wait(self._every_s) or (done := self._done()) == math.inf:
+            if self._stopping.wait(self._every_s) or (done := self._answered()) == math.inf:
                 return
             began = time.monotonic()
             if turn == 2 and self._victims.engines:
@@ -99,7 +99,7 @@ class _Killer(threading.Thread):
                 self._again("gateway", self._victims.gateway)
             else:
                 self._again("worker", dice.choice(self._victims.workers))
-            eventually("the job goes on", lambda done=done: self._done() > done)
+            eventually("the job goes on", lambda done=done: self._answered() > done)
             self.recovered_s.append(time.monotonic() - began)
 
     def _again(self, name: str, process: Process) -> None:
@@ -107,13 +107,8 @@ class _Killer(threading.Thread):
         process.start()
         self.killed[name] += 1
 
-    def _done(self) -> float:
-        """Lines that have results; endless once all have, less than any while nobody knows."""
-        found = status(self._victims.gateway, self._job)
-        if found is None:
-            return -1.0
-        counts = found["counts"]
-        return math.inf if found["state"] == "done" else counts["ok"] + counts["abstain"]
+    def _answered(self) -> float:
+        return answered(self._victims.gateway, self._job)
 
     def stop(self) -> None:
         """Kills nobody else; returns when all are there."""

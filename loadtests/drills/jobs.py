@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -82,14 +83,25 @@ def status(gateway: Front, job: str) -> dict[str, Any] | None:
     return answer.json() if answer.is_success else None
 
 
+def answered(gateway: Front, job: str) -> float:
+    """Lines that have results; endless once all have, less than any while nobody tells."""
+    found = status(gateway, job)
+    if found is None:
+        return -1.0
+    counts = found["counts"]
+    done = counts["ok"] + counts["abstain"] + counts["error"]
+    return math.inf if found["state"] == "done" else done
+
+
+def has_gone_on(gateway: Front, job: str, since: float) -> bool:
+    """Whether more lines have results than `since`, or all have."""
+    now = answered(gateway, job)
+    return now > since or now == math.inf
+
+
 def finished(gateway: Front, job: str) -> str:
     """Waits until each line of a job has its result; its id again."""
-
-    def done() -> bool:
-        found = status(gateway, job)
-        return found is not None and found["state"] == "done"
-
-    eventually("all lines have results", done, _LONGEST_S)
+    eventually("all lines have results", lambda: answered(gateway, job) == math.inf, _LONGEST_S)
     return job
 
 

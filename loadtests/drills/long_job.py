@@ -12,7 +12,7 @@ import httpx
 
 from loadtests.bodies import RUBRIC
 from loadtests.drills.asking import Known, known
-from loadtests.drills.jobs import sent_job, status
+from loadtests.drills.jobs import answered, sent_job
 from loadtests.drills.rows import Row, Scale
 from loadtests.drills.site import Gateway, Process, Site, eventually
 
@@ -83,9 +83,7 @@ def _judged(gateway: Gateway, job: str, count: int, held: _Held) -> float:
 
     def done() -> bool:
         held.look()
-        found = status(gateway, job)
-        counts = found["counts"] if found is not None else {}
-        return sum(counts.get(kind, 0) for kind in ("ok", "abstain", "error")) >= count
+        return answered(gateway, job) >= count
 
     eventually(f"{count} lines have results", done, _LONGEST_S)
     return held.look()

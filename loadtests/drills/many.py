@@ -9,7 +9,15 @@ import time
 
 from loadtests.bodies import RUBRIC, drawn, encoded
 from loadtests.drills.asking import JSON, known, opened
-from loadtests.drills.jobs import compared, finished, job_lines, results, sent_job, status
+from loadtests.drills.jobs import (
+    answered,
+    compared,
+    finished,
+    has_gone_on,
+    job_lines,
+    results,
+    sent_job,
+)
 from loadtests.drills.rows import Row, Scale
 from loadtests.drills.site import Gateway, Site, eventually
 
@@ -27,12 +35,12 @@ def run(site: Site, scale: Scale) -> Row:
     lines = job_lines(count)
     calm = results(both[0], finished(both[0], sent_job(both[0], lines)))
     job = sent_job(both[1], lines)
-    eventually("lines have results", lambda: _done(both[0], job) > count / 10)
+    eventually("lines have results", lambda: has_gone_on(both[0], job, count / 10))
     killed = time.monotonic()
     both[1].kill()
     workers[2].kill()
-    done = _done(both[0], job)
-    eventually("the job goes on without them", lambda: _done(both[0], job) > done)
+    done = answered(both[0], job)
+    eventually("the job goes on without them", lambda: has_gone_on(both[0], job, done))
     recovery_s = time.monotonic() - killed
     both[1].start()
     workers[2].start()
@@ -47,11 +55,6 @@ def run(site: Site, scale: Scale) -> Row:
         figures={"judgements_a_comparison": judged / asked},
         notes=notes,
     )
-
-
-def _done(gateway: Gateway, job: str) -> int:
-    found = status(gateway, job)
-    return 0 if found is None else found["counts"]["ok"]
 
 
 async def _same_at_both(both: list[Gateway], count: int) -> tuple[int, int]:

@@ -23,8 +23,10 @@ def test_a_small_drill_loses_nothing(name: str):
         warnings.simplefilter("ignore", ResourceWarning)
         done = carried_out(name, SMALLEST, {})
         gc.collect()
-    if done.row is None and not done.missed:
-        pytest.skip(done.reason)
+    if name == "clock-jump" and done.row is None and not done.missed:
+        pytest.skip(
+            done.reason
+        )  # pip has no libfaketime and `make test` needs no root; the gate has
     assert done.missed == ()
     assert done.row is not None
     assert done.row.requests > 0
